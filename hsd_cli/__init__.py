@@ -1,0 +1,3 @@
+"""Lossless speculative decoding with any drafter, from the shell."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The decode loop, the verifier, the sampling settings and the text stream. No printing."""

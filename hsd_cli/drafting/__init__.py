@@ -1,0 +1,1 @@
+"""One file per drafting algorithm, behind the protocol in `protocol.py`."""

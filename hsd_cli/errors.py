@@ -1,0 +1,17 @@
+"""The one exception that commands show to people, and the exit codes."""
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class HsdError(Exception):
+    """Something the user can understand and act on: one line, shown without a traceback."""
+
+    exit_code = EXIT_FAILURE
+
+
+class UsageError(HsdError):
+    """The command line itself asks for something impossible."""
+
+    exit_code = EXIT_USAGE

@@ -1,0 +1,1 @@
+"""Where models come from: the embedded pair, folders and the hub."""

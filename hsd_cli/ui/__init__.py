@@ -1,0 +1,1 @@
+"""What people see: tables, notices, statistics lines. Knows no model."""

@@ -1,0 +1,109 @@
+"""A vocabulary: the bytes of every token, and an encoder for text that continues a text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from hsd_cli.vocab.token_bytes import flatten, token_bytes
+
+
+class Vocabulary:
+    """One tokenizer's tokens as bytes.
+
+    ``token_bytes[i]`` is what id ``i`` adds to a text, ``None`` where it adds nothing (special tokens, holes).
+    ``eos_ids`` are the ids that end a text, the preferred one first.
+    """
+
+    def __init__(self, description: dict[str, Any], eos_ids: Sequence[int] = ()) -> None:
+        self._description = description
+        self.eos_ids = tuple(eos_ids)
+        self.token_bytes = token_bytes(description)
+
+    def __len__(self) -> int:
+        return len(self.token_bytes)
+
+    @cached_property
+    def ids_by_bytes(self) -> dict[bytes, list[int]]:
+        """Ids of every byte string that some token spells, in increasing order. Duplicates are common."""
+        table: dict[bytes, list[int]] = {}
+        for index, spelled in enumerate(self.token_bytes):
+            if spelled:
+                table.setdefault(spelled, []).append(index)
+        return table
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides how this tokenizer reads and writes text."""
+        parts = {key: self._description.get(key) for key in ("model", "added_tokens", "normalizer", "pre_tokenizer")}
+        parts |= {"decoder": self._description.get("decoder"), "eos": self.eos_ids}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def same_tokens(self, other: Vocabulary) -> bool:
+        """Whether both give every id the same meaning; padding of the models' heads does not matter."""
+        return self.token_bytes == other.token_bytes and self._names == other._names
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        """Names of the ids that have no bytes: two special tokens are the same only by name."""
+        return {
+            token["id"]: token["content"]
+            for token in self._description.get("added_tokens") or []
+            if self.token_bytes[token["id"]] is None
+        }
+
+    def name(self, index: int) -> str:
+        """A special token's own name, any other token's text."""
+        spelled = self.token_bytes[index]
+        return self._names.get(index, "") if spelled is None else spelled.decode("utf-8", "replace")
+
+    def text_bytes(self, ids: Sequence[int]) -> bytes:
+        """What the ids spell together; ids past the vocabulary (padding of a model's head) spell nothing."""
+        table = self.token_bytes
+        return b"".join(table[index] or b"" for index in ids if index < len(table))
+
+    def encode(self, data: bytes) -> list[int]:
+        """Tokens for bytes in the middle of a text: no BOS, no dummy prefix, special tokens' names are plain text.
+
+        Bytes that are not valid UTF-8 become byte tokens where there are any, and nothing where there are none.
+        """
+        text = data.decode("utf-8", "surrogateescape")
+        if text.isascii() or not any("\udc80" <= character <= "\udcff" for character in text):
+            return self._encode_text(text)
+        ids: list[int] = []
+        start = 0
+        for index, character in enumerate(text):
+            if "\udc80" <= character <= "\udcff":
+                ids += self._encode_text(text[start:index])
+                ids += self.ids_by_bytes.get(character.encode("utf-8", "surrogateescape"), [])[:1]
+                start = index + 1
+        return ids + self._encode_text(text[start:])
+
+    def _encode_text(self, text: str) -> list[int]:
+        return self._continuation_encoder.encode(text, add_special_tokens=False).ids if text else []
+
+    @cached_property
+    def _continuation_encoder(self) -> Tokenizer:
+        description = dict(self._description) | {"post_processor": None, "truncation": None, "padding": None}
+        # Copies: these two are edited below.
+        description["normalizer"] = json.loads(json.dumps(description.get("normalizer")))
+        description["pre_tokenizer"] = json.loads(json.dumps(description.get("pre_tokenizer")))
+        for step in flatten(description["normalizer"], "normalizers"):
+            if step["type"] == "Prepend":
+                step["prepend"] = ""  # type: ignore[index]
+        for step in [
+            *flatten(description["normalizer"], "normalizers"),
+            *flatten(description["pre_tokenizer"], "pretokenizers"),
+        ]:
+            if "prepend_scheme" in step:
+                step["prepend_scheme"] = "never"  # type: ignore[index]
+            if "add_prefix_space" in step:
+                step["add_prefix_space"] = False  # type: ignore[index]
+        tokenizer = Tokenizer.from_str(json.dumps(description))
+        tokenizer.encode_special_tokens = True
+        return tokenizer
