@@ -89,7 +89,7 @@ def sentencepiece_style_tokenizer(documents: list[str], size: int) -> Tokenizer:
     special_tokens = ["<unk>", "<s>", "</s>"]
     tokenizer = Tokenizer(tokenizer_models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    # Words and runs of spaces are learned apart. Line ends and tabs stay out of the alphabet: they are spelled in bytes.
+    # Words and runs of spaces are learned apart. Line ends and tabs are left to the byte tokens.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(r"[\n\t\r\f]"), "removed"),
@@ -130,6 +130,11 @@ def new_model(shape: Shape, bos: int, eos: int) -> LlamaForCausalLM:
         eos_token_id=eos,
     )
     return LlamaForCausalLM(config)
+
+
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    index: int = tokenizer.encode(token, add_special_tokens=False).ids[0]
+    return index
 
 
 def pack(tokenizer: Tokenizer, documents: list[str], eos: int) -> torch.Tensor:
@@ -197,7 +202,8 @@ def train(model: LlamaForCausalLM, stream: torch.Tensor, steps: int, loss_of: Lo
 def held_out_loss(model: LlamaForCausalLM, stream: torch.Tensor) -> float:
     """Mean loss in nats per token over at most 64 sequences of unseen text."""
     sequences = stream[: len(stream) // SEQUENCE * SEQUENCE].view(-1, SEQUENCE)[:64]
-    return sum(next_token_loss(model(input_ids=ids[None]).logits, ids[None]).item() for ids in sequences) / len(sequences)
+    losses = [next_token_loss(model(input_ids=ids[None]).logits, ids[None]).item() for ids in sequences]
+    return sum(losses) / len(losses)
 
 
 @torch.no_grad()
@@ -266,10 +272,10 @@ def main() -> None:
             "held_out_nats_per_token": round(loss, 4),
             "held_out_nats_per_byte": round(per_byte, 4),
         }
-        print(f"{name}: {parameters:,} parameters, held-out {loss:.3f} nats/token, {per_byte:.3f} nats/byte", flush=True)
+        print(f"{name}: {parameters:,} parameters, held-out {loss:.3f} nats per token", flush=True)
 
     tokenizer = byte_level_tokenizer(training, TARGET.vocabulary)
-    eos = tokenizer.token_to_id("<|endoftext|>")
+    eos = token_id(tokenizer, "<|endoftext|>")
     stream, unseen = pack(tokenizer, training, eos), pack(tokenizer, held_out, eos)
     print(f"{len(stream):,} training tokens", flush=True)
     target = new_model(TARGET, eos, eos)
@@ -288,11 +294,11 @@ def main() -> None:
     save(twin, tokenizer, arguments.out / "twin", eos_token="<|endoftext|>", bos_token="<|endoftext|>")
 
     foreign = sentencepiece_style_tokenizer(training, DRAFTER.vocabulary)
-    end = foreign.token_to_id("</s>")
+    end = token_id(foreign, "</s>")
     written = [tokenizer.decode(ids, skip_special_tokens=True) for ids in continuations.tolist()]
     written_ids = pack(foreign, written, end)
     mixture = torch.cat([pack(foreign, training, end), written_ids, written_ids])
-    drafter = new_model(DRAFTER, foreign.token_to_id("<s>"), end)
+    drafter = new_model(DRAFTER, token_id(foreign, "<s>"), end)
     train(drafter, mixture, int(DRAFTER.steps * share))
     report("drafter", DRAFTER, drafter, pack(foreign, held_out, end))
     save(drafter, foreign, arguments.out / "drafter", bos_token="<s>", eos_token="</s>", unk_token="<unk>")

@@ -47,12 +47,19 @@ def _on_text(change: Callable[[str], Piece]) -> Step:
     return lambda piece: change(piece) if isinstance(piece, str) else piece
 
 
+@cache
+def _latin_1_of_alphabet() -> dict[int, str]:
+    """The byte alphabet for ``str.translate``; what Latin-1 has beyond the alphabet must not pass for a byte."""
+    return dict.fromkeys(range(256), "\uffff") | {
+        ord(character): chr(byte) for character, byte in byte_alphabet().items()
+    }
+
+
 def _byte_level(text: str) -> bytes:
-    alphabet = byte_alphabet()
     try:
-        return bytes([alphabet[character] for character in text])
-    except KeyError:  # an added token with characters outside the alphabet stands for itself
-        return text.encode()
+        return text.translate(_latin_1_of_alphabet()).encode("latin-1")
+    except UnicodeEncodeError:  # an added token with characters outside the alphabet stands for itself
+        return text.encode("utf-8", "surrogatepass")
 
 
 def _byte_fallback(text: str) -> Piece:
@@ -114,6 +121,8 @@ def _steps(description: Description) -> list[Step]:
             steps.append(_on_text(_strip(step["content"], step["start"], step["stop"])))
         elif kind == "Fuse":
             break  # what follows sees the whole text and trims its ends
+        else:
+            raise ValueError(f"the decoder step {kind} is not supported")
     return steps
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from hsd_cli.vocab.token_bytes import flatten, token_bytes
+from hsd_cli.vocab.encoder import continuation_encoder
+from hsd_cli.vocab.family import family
+from hsd_cli.vocab.token_bytes import token_bytes
 
 
 class Vocabulary:
@@ -36,6 +38,11 @@ class Vocabulary:
             if spelled:
                 table.setdefault(spelled, []).append(index)
         return table
+
+    @cached_property
+    def family(self) -> str:
+        """What kind of tokenizer this is, for people to read."""
+        return family(self._description)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -85,25 +92,8 @@ class Vocabulary:
         return ids + self._encode_text(text[start:])
 
     def _encode_text(self, text: str) -> list[int]:
-        return self._continuation_encoder.encode(text, add_special_tokens=False).ids if text else []
+        return self._encoder.encode(text, add_special_tokens=False).ids if text else []
 
     @cached_property
-    def _continuation_encoder(self) -> Tokenizer:
-        description = dict(self._description) | {"post_processor": None, "truncation": None, "padding": None}
-        # Copies: these two are edited below.
-        description["normalizer"] = json.loads(json.dumps(description.get("normalizer")))
-        description["pre_tokenizer"] = json.loads(json.dumps(description.get("pre_tokenizer")))
-        for step in flatten(description["normalizer"], "normalizers"):
-            if step["type"] == "Prepend":
-                step["prepend"] = ""  # type: ignore[index]
-        for step in [
-            *flatten(description["normalizer"], "normalizers"),
-            *flatten(description["pre_tokenizer"], "pretokenizers"),
-        ]:
-            if "prepend_scheme" in step:
-                step["prepend_scheme"] = "never"  # type: ignore[index]
-            if "add_prefix_space" in step:
-                step["add_prefix_space"] = False  # type: ignore[index]
-        tokenizer = Tokenizer.from_str(json.dumps(description))
-        tokenizer.encode_special_tokens = True
-        return tokenizer
+    def _encoder(self) -> Tokenizer:
+        return continuation_encoder(self._description)

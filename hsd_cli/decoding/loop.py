@@ -1,0 +1,139 @@
+"""The decode loop: draft, verify, commit. One iteration is one forward pass of the target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from hsd_cli.decoding.sampling import Warper
+from hsd_cli.decoding.statistics import Statistics
+from hsd_cli.decoding.text import TextStream
+from hsd_cli.decoding.verification import VerificationRule
+from hsd_cli.drafting.protocol import Draft, Drafter
+from hsd_cli.errors import HsdError
+from hsd_cli.runtime.clock import PhaseClock
+from hsd_cli.runtime.model import LanguageModel
+
+FinishReason = Literal["eos", "stop", "length", "context"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop, and how many target tokens to draft per iteration."""
+
+    max_new_tokens: int
+    lookahead: int
+    eos_ids: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One token, the text that it completes, and whether it was drafted (or is the target's own)."""
+
+    token: int
+    text: str
+    drafted: bool
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One iteration's outcome. ``drafted`` and ``accepted`` count proposals; ``tail`` is text that was held back."""
+
+    pieces: tuple[Piece, ...]
+    drafted: int
+    accepted: int
+    tail: str = ""
+    finish_reason: FinishReason | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.pieces) + self.tail
+
+
+def decode(
+    target: LanguageModel,
+    drafter: Drafter,
+    prompt: Sequence[int],
+    limits: Limits,
+    *,
+    rule: VerificationRule,
+    warper: Warper,
+    text: TextStream,
+    clock: PhaseClock,
+    statistics: Statistics,
+) -> Iterator[Commit]:
+    """Continues ``prompt`` (target ids, at least one) and yields every commit; the last has a ``finish_reason``.
+
+    Raises ``HsdError`` when the prompt fills the context or the target's numbers are not sound.
+    """
+    room = target.context_size - len(prompt)
+    if room < 1:
+        raise HsdError(
+            f"the prompt has {len(prompt)} tokens and the target's context holds {target.context_size}; shorten it"
+        )
+    budget = min(limits.max_new_tokens, room)
+    statistics.prompt_tokens = len(prompt)
+    warper.follow(prompt, 0)
+    if len(prompt) > 1:
+        with clock.phase("prefill"):
+            target.prefill(prompt[:-1])
+    ids = list(prompt)
+    while True:
+        position = len(ids) - len(prompt)
+        # The target always adds a token of its own, so the last one is never worth drafting.
+        wanted = min(limits.lookahead, budget - position - 1)
+        with clock.phase("draft"):
+            draft = drafter.draft(wanted, position).first(wanted)
+        with clock.phase("verify"):
+            tokens, accepted = _verify(target, draft, ids[-1], rule, warper, position)
+        target.rollback(len(ids) + accepted)
+        reason = _cut(tokens, budget - position, limits, room)
+        pieces = tuple(_push(text, tokens, accepted))
+        if text.stopped:
+            reason = "stop"
+        statistics.count(len(draft), accepted, len(pieces))
+        if reason is not None:
+            yield Commit(pieces, len(draft), accepted, text.finish(), reason)
+            return
+        yield Commit(pieces, len(draft), accepted)
+        ids += tokens
+        warper.follow(ids, len(ids) - len(tokens))
+        with clock.phase("draft"):
+            drafter.commit(tokens)
+
+
+def _verify(
+    target: LanguageModel, draft: Draft, last: int, rule: VerificationRule, warper: Warper, position: int
+) -> tuple[list[int], int]:
+    """One pass of the target over the draft: the tokens to append, and how many of them were drafted."""
+    pending = torch.tensor([last], device=target.device)
+    # Void proposals need some id to occupy their place; what the target says after them is never used.
+    fed = torch.cat([pending, draft.tokens.clamp(max=target.vocabulary_size - 1)])
+    logits = warper.logits(target.run(fed), draft.tokens)
+    verdict = rule.verify(logits, draft, position)
+    accepted, own, sound, *proposed = torch.cat([verdict, draft.tokens]).tolist()  # the one wait for the device
+    if not sound:
+        raise HsdError("the target's logits are not numbers; try --dtype float32")
+    return [*proposed[:accepted], own], accepted
+
+
+def _cut(tokens: list[int], budget: int, limits: Limits, room: int) -> FinishReason | None:
+    """Drops what lies behind an end-of-text token or over the budget; says why the text ends, if it does."""
+    end = next((i for i, token in enumerate(tokens) if token in limits.eos_ids), None)
+    if end is not None and end < budget:
+        del tokens[end + 1 :]
+        return "eos"
+    del tokens[budget:]
+    if len(tokens) < budget:
+        return None
+    return "length" if limits.max_new_tokens <= room else "context"
+
+
+def _push(text: TextStream, tokens: list[int], accepted: int) -> Iterator[Piece]:
+    for place, token in enumerate(tokens):
+        yield Piece(token, text.push(token), drafted=place < accepted)
+        if text.stopped:
+            return

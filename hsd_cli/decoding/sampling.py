@@ -1,0 +1,102 @@
+"""The user's sampling settings: from logits to the distribution that the text is drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from hsd_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """Temperature 0 is greedy decoding; the defaults of the others change nothing. Raises ``UsageError``."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        checks = (
+            (self.temperature >= 0, f"--temperature must be 0 (greedy) or more, not {self.temperature}"),
+            (self.top_k >= 0, f"--top-k must be 0 (off) or more, not {self.top_k}"),
+            (0 < self.top_p <= 1, f"--top-p must be above 0 and at most 1 (off), not {self.top_p}"),
+            (0 <= self.min_p <= 1, f"--min-p must be from 0 (off) to 1, not {self.min_p}"),
+            (self.repetition_penalty > 0, f"--repetition-penalty must be above 0, not {self.repetition_penalty}"),
+        )
+        for holds, sentence in checks:
+            if not holds:
+                raise UsageError(sentence)
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+
+class Warper:
+    """Applies the settings in the order of transformers' ``generate``, to rows that see different contexts.
+
+    The repetition penalty depends on the tokens so far: it counts those of ``follow``, and row by row the drafted ones.
+    """
+
+    def __init__(self, settings: SamplingSettings, vocabulary_size: int, device: torch.device) -> None:
+        self._penalty = settings.repetition_penalty
+        self._truncation = LogitsProcessorList()
+        if not settings.greedy:
+            if settings.temperature != 1:
+                self._truncation.append(TemperatureLogitsWarper(settings.temperature))
+            if settings.top_k > 0:
+                self._truncation.append(TopKLogitsWarper(settings.top_k))
+            if settings.top_p < 1:
+                self._truncation.append(TopPLogitsWarper(settings.top_p))
+            if settings.min_p > 0:
+                self._truncation.append(MinPLogitsWarper(settings.min_p))
+        self._ids: list[int] = []
+        self._counts = torch.zeros(vocabulary_size, dtype=torch.int32, device=device)
+
+    def follow(self, ids: Sequence[int], unchanged: int) -> None:
+        """The context is now ``ids``, of which the first ``unchanged`` are as they were. Costs the difference only."""
+        if self._penalty == 1:
+            return
+        unchanged = min(unchanged, len(self._ids))
+        self._count(self._ids[unchanged:], -1)
+        self._count(ids[unchanged:], 1)
+        self._ids[unchanged:] = ids[unchanged:]
+
+    def _count(self, ids: Sequence[int], change: int) -> None:
+        index = torch.tensor(ids, dtype=torch.int64, device=self._counts.device)
+        self._counts.index_add_(0, index, torch.full_like(index, change, dtype=torch.int32))
+
+    def logits(self, logits: torch.Tensor, drafted: torch.Tensor) -> torch.Tensor:
+        """Warped logits, float32 ``[k, V]``, for the last ``k`` places of the context and ``drafted`` (``[n]``).
+
+        The place before ``drafted`` counts as one: with ``n = k - 1`` row ``i`` has seen ``drafted[:i]``.
+        """
+        scores = logits.float()
+        if self._penalty != 1:
+            scores = self._penalised(scores, drafted)
+        # The truncating warpers of the library do not look at the ids.
+        return self._truncation(None, scores)  # type: ignore[arg-type]
+
+    def _penalised(self, scores: torch.Tensor, drafted: torch.Tensor) -> torch.Tensor:
+        rows, size = scores.shape
+        seen = (self._counts > 0).repeat(len(drafted) + 1, 1)
+        for place, token in enumerate(drafted.clamp(max=size - 1)):
+            seen[place + 1 :, token] = True
+        penalised = torch.where(scores < 0, scores * self._penalty, scores / self._penalty)
+        return torch.where(seen[-rows:], penalised, scores)
+
+    def probabilities(self, logits: torch.Tensor, drafted: torch.Tensor) -> torch.Tensor:
+        """The distributions that belong to ``logits``: float32 ``[k, V]``."""
+        return self.logits(logits, drafted).softmax(-1)

@@ -1,0 +1,40 @@
+"""What was counted and measured while a text was generated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Statistics:
+    """Counts of one generation. ``accepted_at[i]``/``drafted_at[i]``: proposals at place ``i`` of their draft."""
+
+    prompt_tokens: int = 0
+    tokens: int = 0
+    iterations: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    drafted_at: list[int] = field(default_factory=list)
+    accepted_at: list[int] = field(default_factory=list)
+
+    def count(self, drafted: int, accepted: int, emitted: int) -> None:
+        """Adds one iteration: ``emitted`` tokens came out of it."""
+        self.iterations += 1
+        self.tokens += emitted
+        self.drafted += drafted
+        self.accepted += accepted
+        missing = drafted - len(self.drafted_at)
+        self.drafted_at += [0] * missing
+        self.accepted_at += [0] * missing
+        for place in range(drafted):
+            self.drafted_at[place] += 1
+            self.accepted_at[place] += place < accepted
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Accepted over drafted tokens; ``None`` where nothing was drafted."""
+        return self.accepted / self.drafted if self.drafted else None
+
+    @property
+    def tokens_per_iteration(self) -> float | None:
+        return self.tokens / self.iterations if self.iterations else None

@@ -1,0 +1,108 @@
+"""The verifier: the only place where losslessness lives.
+
+Given the target's distributions and an honest draft, both rules accept a prefix of the draft and add one token of the
+target's own, so that the text has exactly the target's distribution.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from hsd_cli.decoding.noise import exponential_noise
+from hsd_cli.drafting.protocol import Draft, ProposalRule
+
+
+class VerificationRule(ProposalRule, Protocol):
+    """How drafts are proposed and checked; both sides of the same coin."""
+
+    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
+        """Checks ``draft`` against the target's warped ``logits`` (float32 ``[m + 1, V]``) at output ``position``.
+
+        Returns int64 ``[3]`` on the same device: the number of accepted proposals, the target's own next token, and
+        whether the numbers were sound (no NaN).
+        """
+
+
+class Randomness:
+    """The random choices of rejection sampling, from a torch generator (its device decides where they are made)."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+
+    def draw(self, weights: torch.Tensor) -> torch.Tensor:
+        """An index (int64, no dimensions) with probability proportional to ``weights`` (``[V]``); never waits.
+
+        An exponential race: the first of independent Exp(weight) clocks to ring.
+        """
+        return (weights / torch.empty_like(weights).exponential_(generator=self._generator)).argmax()
+
+    def accept(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """Independent coins, bool ``[m]``."""
+        return torch.empty_like(probabilities).uniform_(generator=self._generator) < probabilities
+
+
+class Rejection:
+    """Speculative sampling (Leviathan et al. 2023, arXiv 2211.17192): the most acceptance that one draft can have."""
+
+    def __init__(self, randomness: Randomness) -> None:
+        self._randomness = randomness
+
+    def propose(self, psi: torch.Tensor, position: int) -> torch.Tensor:
+        return self._randomness.draw(psi)
+
+    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
+        p = logits.softmax(-1)
+        if len(draft) == 0:
+            accepted = torch.zeros((), dtype=torch.int64, device=p.device)
+            weights = p[0]
+        else:
+            psi = _point_masses(draft.tokens, p.shape[1]) if draft.psi is None else draft.psi
+            accepted = self._randomness.accept(_acceptance(p, psi, draft.tokens)).cumprod(0).sum()
+            at_stop = p.index_select(0, accepted[None])[0]
+            # After the last proposal there is nothing to subtract: the bonus token is drawn from p itself.
+            proposed = psi.index_select(0, accepted.clamp(max=len(draft) - 1)[None])[0] * (accepted < len(draft))
+            residual = (at_stop - proposed).clamp(min=0)
+            # p and ψ can agree to the last bit and still be rejected by rounding: then p is as good.
+            weights = torch.where(residual.sum() > 0, residual, at_stop)
+        sound = weights.sum().isfinite()
+        return torch.stack([accepted, self._randomness.draw(weights), sound])
+
+
+def _point_masses(tokens: torch.Tensor, size: int) -> torch.Tensor:
+    psi = torch.zeros(len(tokens), size, device=tokens.device)
+    return psi.scatter_(1, tokens[:, None], 1.0)
+
+
+def _acceptance(p: torch.Tensor, psi: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """``min(1, p(t) / ψ(t))`` for each proposal, ``[m]``; zero for void ones."""
+    size = p.shape[1]
+    column = tokens.clamp(max=size - 1)[:, None]
+    p_t, psi_t = p[:-1].gather(1, column)[:, 0], psi.gather(1, column)[:, 0]
+    possible = (tokens < size) & (psi_t > 0)
+    return torch.where(possible, (p_t / psi_t).clamp(max=1), 0)
+
+
+class Coupled:
+    """Drafter-invariant verification (arXiv 2408.07978): both sides draw with the noise of the output position.
+
+    The text is the same as plain decoding's with that seed, whatever is drafted. Without a seed there is no noise and
+    every draw is an ``argmax``: greedy decoding.
+    """
+
+    def __init__(self, seed: int | None) -> None:
+        self._seed = seed
+
+    def propose(self, psi: torch.Tensor, position: int) -> torch.Tensor:
+        if self._seed is None:
+            return psi.argmax()
+        return (psi / exponential_noise(self._seed, position, 1, len(psi), psi.device)[0]).argmax()
+
+    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
+        if self._seed is not None:
+            logits = logits - exponential_noise(self._seed, position, *logits.shape, logits.device).log()
+        values, choices = logits.max(-1)
+        accepted = (choices[:-1] == draft.tokens).cumprod(0).sum()
+        sound = values.isfinite().all()
+        return torch.stack([accepted, choices.index_select(0, accepted[None])[0], sound])

@@ -1,0 +1,91 @@
+"""The drafter's view of the text: its own ids, kept in step with what the target commits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from hsd_cli.vocab.vocabulary import Vocabulary
+
+# How far back the last word's beginning is looked for, and how far to go back in text without spaces, in tokens.
+WORD_SEARCH = 8
+UNSPACED_BACK_UP = 3
+
+
+class Context(Protocol):
+    """The ids that the drafter has to have read before it drafts."""
+
+    ids: list[int]
+
+    def commit(self, tokens: Sequence[int], drafted: Sequence[int]) -> int:
+        """Appends the target's ``tokens``; ``drafted`` are the drafter's ids for the draft they were checked against.
+
+        Returns how many leading ids of ``ids + drafted`` are still there.
+        """
+
+
+class MirroredContext:
+    """For one shared vocabulary: the drafter reads the target's own ids."""
+
+    def __init__(self, prompt: Sequence[int]) -> None:
+        self.ids = list(prompt)
+
+    def commit(self, tokens: Sequence[int], drafted: Sequence[int]) -> int:
+        unchanged = len(self.ids) + _common_prefix(tokens, drafted)
+        self.ids.extend(tokens)
+        return unchanged
+
+
+class TranslatedContext:
+    """For two vocabularies: only new bytes are encoded, together with the unfinished word before them.
+
+    Drafted ids that the target confirmed byte for byte stay as they are. The rest is encoded anew from the last place
+    where a word begins, so that the drafter reads the segmentation it was trained on.
+    """
+
+    def __init__(self, drafter: Vocabulary, target: Vocabulary, prompt: Sequence[int]) -> None:
+        self._drafter = drafter
+        self._target = target
+        self.ids = list(prompt)
+
+    def commit(self, tokens: Sequence[int], drafted: Sequence[int]) -> int:
+        new = self._target.text_bytes(tokens)
+        confirmed, read = self._confirmed(drafted, new)
+        before = len(self.ids)
+        self.ids.extend(drafted[:confirmed])
+        if read == len(new):
+            return len(self.ids)
+        start = self._unfinished_word()
+        old = self.ids[start:]
+        self.ids[start:] = self._drafter.encode(self._drafter.text_bytes(old) + new[read:])
+        return min(start + _common_prefix(old, self.ids[start:]), before + confirmed)
+
+    def _confirmed(self, drafted: Sequence[int], new: bytes) -> tuple[int, int]:
+        """How many drafted ids ``new`` begins with, and the number of bytes they spell."""
+        read = 0
+        for count, index in enumerate(drafted):
+            spelled = self._drafter.token_bytes[index] if index < len(self._drafter) else None
+            if not spelled or not new.startswith(spelled, read):
+                return count, read
+            read += len(spelled)
+        return len(drafted), read
+
+    def _unfinished_word(self) -> int:
+        """Where to encode anew from: the last id that begins a word, in any case an id that begins a character."""
+        fallback = len(self.ids)
+        for index in range(len(self.ids) - 1, max(-1, len(self.ids) - 1 - WORD_SEARCH), -1):
+            spelled = self._drafter.token_bytes[self.ids[index]] if self.ids[index] < len(self._drafter) else None
+            if not spelled:
+                break
+            if spelled[:1].isspace():
+                return index
+            if len(self.ids) - index <= UNSPACED_BACK_UP and not 0x80 <= spelled[0] <= 0xBF:
+                fallback = index
+        return fallback
+
+
+def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    for index, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a != b:
+            return index
+    return min(len(first), len(second))

@@ -1,0 +1,59 @@
+"""What a drafting algorithm hands to the verifier, and what it may ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Up to ``m`` proposals in a row.
+
+    ``tokens``: int64 ``[m]`` on the target's device. An id equal to the target's vocabulary size is a *void* proposal:
+    something was drawn that the target has no token for, which counts as rejected.
+    ``psi``: float32 ``[m, V]``, row ``i`` the distribution that ``tokens[i]`` was drawn from given all that was
+    revealed before; the mass a row lacks is its probability of being void. ``None`` stands for point masses.
+    """
+
+    tokens: torch.Tensor
+    psi: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def first(self, count: int) -> Draft:
+        """The first ``count`` proposals. Cutting by *position* keeps ``psi`` honest, cutting by token would not."""
+        return Draft(self.tokens[:count], None if self.psi is None else self.psi[:count])
+
+
+class ProposalRule(Protocol):
+    """How a verification rule wants proposals to be drawn from their distribution."""
+
+    def propose(self, psi: torch.Tensor, position: int) -> torch.Tensor:
+        """An id (int64, no dimensions) drawn from ``psi`` (``[V]``) for output position ``position``."""
+
+
+class Warp(Protocol):
+    """The user's sampling settings, applied to logits."""
+
+    def probabilities(self, logits: torch.Tensor, drafted: torch.Tensor) -> torch.Tensor:
+        """Distributions ``[k, V]`` for the last ``k`` places of the context followed by ``drafted`` (``[n]``)."""
+
+    def follow(self, ids: Sequence[int], unchanged: int) -> None:
+        """The context is now ``ids``, of which the first ``unchanged`` are as they were."""
+
+
+class Drafter(Protocol):
+    """One drafting algorithm at work on one text."""
+
+    name: str
+
+    def draft(self, lookahead: int, position: int) -> Draft:
+        """At most ``lookahead`` proposals for the output from ``position`` on; fewer, even none, are legal."""
+
+    def commit(self, tokens: Sequence[int]) -> None:
+        """The target ids that were appended to the text: the accepted proposals, then the target's own token."""

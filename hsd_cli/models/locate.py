@@ -1,0 +1,59 @@
+"""What a model's name stands for: an embedded model, a folder, or a repository on the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hsd_cli.errors import HsdError
+
+EMBEDDED = "embedded:"
+EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
+# The pair that runs when nothing else is asked for. `embedded:twin` is a drafter with the target's own tokenizer.
+EMBEDDED_TARGET = EMBEDDED + "target"
+EMBEDDED_DRAFTER = EMBEDDED + "drafter"
+
+
+def embedded_folder(name: str) -> Path | None:
+    """The folder of an embedded model, ``None`` for names of other kinds. Raises ``HsdError`` for an unknown one."""
+    if not name.startswith(EMBEDDED):
+        return None
+    folder = EMBEDDED_FOLDER / name.removeprefix(EMBEDDED)
+    if not (folder / "config.json").is_file():
+        known = sorted(EMBEDDED + path.parent.name for path in EMBEDDED_FOLDER.glob("*/config.json"))
+        raise HsdError(f"no embedded model {name!r}; there are {', '.join(known)}")
+    return folder
+
+
+def model_source(name: str) -> str:
+    """What the loading functions of transformers take for ``name``. Raises ``HsdError`` for what cannot exist."""
+    folder = embedded_folder(name) or Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise HsdError(f"{name!r} is a folder without a config.json; give the folder of a Hugging Face model")
+        return str(folder)
+    if folder.is_file():
+        raise HsdError(f"{name!r} is a file; give the folder of a Hugging Face model, or an id on the hub")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise HsdError(f"no folder {name!r}; give the folder of a Hugging Face model, or an id on the hub")
+    return name
+
+
+def explain_failure(name: str, what: str, error: Exception) -> HsdError:
+    """One sentence for what the hub or the library reports about ``what`` (``model``, ``tokenizer``) of ``name``."""
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+
+    def caused_by(kind: type[BaseException]) -> bool:
+        return any(isinstance(cause, kind) for cause in causes)
+
+    if caused_by(GatedRepoError):
+        return HsdError(f"{name!r} is gated: accept its terms on its hub page, then run `hf auth login`")
+    if caused_by(RepositoryNotFoundError):
+        return HsdError(f"no model {name!r} on the hub, and no such folder; check the spelling, or run `hf auth login`")
+    if caused_by(LocalEntryNotFoundError) or caused_by(ConnectionError):
+        return HsdError(f"{name!r} is neither a folder nor downloaded, and the hub cannot be reached")
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return HsdError(f"cannot load the {what} of {name!r}: {first_line}")

@@ -1,0 +1,110 @@
+"""A preallocated KV cache that rolls back in O(1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import (
+    Cache,
+    CacheLayerMixin,
+    DummyLayer,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+)
+
+from hsd_cli.errors import HsdError
+
+
+class RollbackLayer(CacheLayerMixin):
+    """Keys and values of one attention layer, ``[1, heads, capacity, head_dim]``, of which ``length`` are in use.
+
+    Nothing is ever dropped, so that rolling back is only a smaller ``length``; a layer with a sliding ``window``
+    hands out just the part that the window can see.
+    """
+
+    is_croppable = True
+
+    def __init__(self, capacity: int, window: int | None = None) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.window = window
+        self.is_sliding = window is not None
+        self.length = 0
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.keys = self._room_like(key_states)
+        self.values = self._room_like(value_states)
+        self.is_initialized = True
+
+    def _room_like(self, states: torch.Tensor) -> torch.Tensor:
+        return states.new_empty(*states.shape[:2], self.capacity, states.shape[3])
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start, end = self._first_visible(), self.length + key_states.shape[2]
+        if end > self.capacity:
+            self._grow(end)
+        assert self.keys is not None
+        assert self.values is not None
+        self.keys[:, :, self.length : end] = key_states
+        self.values[:, :, self.length : end] = value_states
+        self.length = end
+        return self.keys[:, :, start:end], self.values[:, :, start:end]
+
+    def _grow(self, needed: int) -> None:
+        """Doubles the room: a drafter's share of the text is not known beforehand. Copies O(1) per token, amortised."""
+        self.capacity = max(needed, 2 * self.capacity)
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            new = self._room_like(old)
+            new[:, :, : self.length] = old[:, :, : self.length]
+            setattr(self, name, new)
+
+    def _first_visible(self) -> int:
+        return 0 if self.window is None else max(0, self.length - self.window + 1)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        start = self._first_visible()
+        return self.length + query_length - start, start
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def rollback(self, length: int) -> None:
+        self.length = length
+
+
+class RollbackCache(Cache):
+    """The cache of a whole model. Raises ``HsdError`` for models whose state cannot be rolled back."""
+
+    def __init__(self, config: PreTrainedConfig, capacity: int) -> None:
+        super().__init__(layers=[_rollback_layer(layer, capacity) for layer in DynamicCache(config=config).layers])
+
+    def rollback(self, length: int) -> None:
+        """Forgets every position from ``length`` on. O(1), nothing is copied."""
+        for layer in self.layers:
+            if isinstance(layer, RollbackLayer):
+                layer.rollback(length)
+
+
+def _rollback_layer(layer: CacheLayerMixin, capacity: int) -> CacheLayerMixin | DummyLayer:
+    """Our counterpart of the layer that the library would use for this model."""
+    if type(layer) is DynamicLayer:
+        return RollbackLayer(capacity)
+    if type(layer) is DynamicSlidingWindowLayer:
+        return RollbackLayer(capacity, window=layer.sliding_window)
+    if type(layer) is DummyLayer:  # reuses another layer's keys and values
+        return layer
+    raise HsdError(
+        f"this model keeps a state that cannot be rolled back ({type(layer).__name__}); "
+        "choose a model with plain or sliding-window attention"
+    )

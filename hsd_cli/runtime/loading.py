@@ -1,0 +1,54 @@
+"""From a model's name to weights on a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from hsd_cli.errors import HsdError
+from hsd_cli.models.locate import explain_failure, model_source
+from hsd_cli.runtime.device import resolve_device, resolve_dtype
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """Weights, and what the checkpoint says about itself. ``revision`` is the hub's commit hash, if there is one."""
+
+    name: str
+    model: PreTrainedModel
+    revision: str | None
+    eos_ids: tuple[int, ...]
+
+
+def load_model(name: str, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+    """Raises ``HsdError`` with the reason where there is no such model, or no causal language model."""
+    where = resolve_device(device)
+    number = resolve_dtype(dtype, where)
+    source = model_source(name)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(source)
+        model = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=number)
+        model.to(where).eval()
+    except torch.OutOfMemoryError:
+        raise HsdError(
+            f"{name!r} does not fit into the memory of {where}; try --device cpu or a smaller model"
+        ) from None
+    except HsdError:
+        raise
+    except Exception as error:  # the library reports missing, foreign and damaged files in many ways
+        raise explain_failure(name, "model", error) from error
+    return LoadedModel(name, model, getattr(config, "_commit_hash", None), _eos_ids(model))
+
+
+def _eos_ids(model: PreTrainedModel) -> tuple[int, ...]:
+    """The ids at which ``generate`` would stop: one, several, or none."""
+    generation = model.generation_config
+    ids = None if generation is None else generation.eos_token_id
+    if ids is None:
+        ids = getattr(model.config.get_text_config(decoder=True), "eos_token_id", None)
+    return () if ids is None else (ids,) if isinstance(ids, int) else tuple(ids)

@@ -1,0 +1,89 @@
+"""A causal language model with a position that can move back."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from transformers import PreTrainedModel
+
+from hsd_cli.errors import HsdError
+from hsd_cli.runtime.cache import RollbackCache
+
+PREFILL_CHUNK = 2048  # tokens per forward pass: bounds the memory that a long prompt's activations take
+
+
+class LanguageModel(Protocol):
+    """What drafting and decoding need of a model: it has read ``length`` tokens and predicts what follows."""
+
+    vocabulary_size: int
+    context_size: int
+    device: torch.device
+
+    @property
+    def length(self) -> int:
+        """Number of tokens read."""
+
+    def prefill(self, ids: Sequence[int]) -> torch.Tensor:
+        """Reads ``ids``; returns the logits after the last of them, ``[1, vocabulary_size]``."""
+
+    def run(self, ids: torch.Tensor) -> torch.Tensor:
+        """Reads ``ids`` (int64 ``[k]``) in one pass; returns the logits after each, ``[k, vocabulary_size]``."""
+
+    def rollback(self, length: int) -> None:
+        """Forgets every token from ``length`` on, in O(1)."""
+
+
+class CachedModel:
+    """A ``LanguageModel`` around a causal LM of transformers. The model itself is never changed.
+
+    ``capacity`` is the number of tokens that the cache has room for at first; it grows when needed.
+    Raises ``HsdError`` if the model's state cannot be rolled back.
+    """
+
+    def __init__(self, model: PreTrainedModel, capacity: int) -> None:
+        self._model = model
+        self._read = 0
+        self._keeps_few_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        text_config = model.config.get_text_config(decoder=True)
+        if model.config.is_encoder_decoder:
+            raise HsdError(f"{model.config.model_type} is an encoder-decoder; hsd needs a causal language model")
+        if getattr(model, "_is_stateful", False):
+            raise HsdError(
+                f"{model.config.model_type} keeps a recurrent state that cannot be rolled back; "
+                "choose a model with plain or sliding-window attention"
+            )
+        self._cache = RollbackCache(text_config, capacity)
+        self.device = model.device
+        # The head may be wider than the vocabulary: padded ids are part of the target's distribution all the same.
+        self.vocabulary_size = model.get_output_embeddings().weight.shape[0]
+        self.context_size: int = getattr(text_config, "max_position_embeddings", None) or 1 << 30
+
+    @property
+    def length(self) -> int:
+        return self._read
+
+    def prefill(self, ids: Sequence[int]) -> torch.Tensor:
+        tokens = torch.tensor(ids, device=self.device)
+        for chunk in tokens.split(PREFILL_CHUNK):
+            logits = self._forward(chunk, keep=1)
+        if self._cache.get_seq_length() != self._read:
+            raise HsdError(f"{self._model.config.model_type} does not use the cache it is given; it is not supported")
+        return logits
+
+    def run(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._forward(ids, keep=len(ids))
+
+    @torch.inference_mode()
+    def _forward(self, ids: torch.Tensor, keep: int) -> torch.Tensor:
+        few = {"logits_to_keep": keep} if self._keeps_few_logits else {}
+        output = self._model(input_ids=ids[None], past_key_values=self._cache, use_cache=True, **few)
+        self._read += len(ids)
+        logits: torch.Tensor = output.logits[0, -keep:]
+        return logits
+
+    def rollback(self, length: int) -> None:
+        self._cache.rollback(length)
+        self._read = length

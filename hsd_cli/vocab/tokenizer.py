@@ -1,0 +1,85 @@
+"""A model's tokenizer as transformers loads it: prompts in the model's own form, and its vocabulary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from hsd_cli.errors import HsdError, UsageError
+from hsd_cli.models.locate import explain_failure, model_source
+from hsd_cli.vocab.token_bytes import flatten
+from hsd_cli.vocab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class ModelTokenizer:
+    """Renders prompts for one model. ``eos_ids`` are the ids at which this model's texts end."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, eos_ids: Sequence[int] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._name = name
+        own = tokenizer.eos_token_id
+        self._eos_ids = tuple(eos_ids) or (() if own is None else (own,))
+
+    @classmethod
+    def load(cls, name: str, eos_ids: Sequence[int] = ()) -> ModelTokenizer:
+        """Raises ``HsdError`` where there is no tokenizer, or none whose vocabulary can be read."""
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(model_source(name))
+        except HsdError:
+            raise
+        except Exception as error:  # the library raises whatever its converters stumble over
+            raise explain_failure(name, "tokenizer", error) from error
+        return cls(tokenizer, name, eos_ids)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Raises ``HsdError`` for tokenizers that have no vocabulary of their own (pure Python ones)."""
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise HsdError(f"the tokenizer of {self._name!r} has no tokenizer.json and cannot be converted to one")
+        vocabulary = Vocabulary(json.loads(backend.to_str()), self._eos_ids)
+        if not any(vocabulary.token_bytes):
+            raise HsdError(f"the tokenizer of {self._name!r} has an empty vocabulary; download the model again")
+        return vocabulary
+
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(self._tokenizer.chat_template)
+
+    @cached_property
+    def adds_dummy_space(self) -> bool:
+        """Whether decoding drops one leading space, as SentencePiece tokenizers have it."""
+        decoder = json.loads(self._tokenizer.backend_tokenizer.to_str())["decoder"]
+        return any(step["type"] in ("Strip", "Metaspace") for step in flatten(decoder, "decoders"))
+
+    def render(self, prompt: str, system: str | None, chat: bool) -> list[int]:
+        """Ids of the prompt, at least one: raw text with the tokenizer's BOS, or a chat ready for the reply.
+
+        A model without a chat template gets the conversation as plain paragraphs.
+        """
+        if chat and self.has_chat_template:
+            ids = self._tokenizer(self._chat_text(prompt, system), add_special_tokens=False)["input_ids"]
+        else:
+            text = prompt if system is None else f"{system}\n\n{prompt}"
+            ids = self._tokenizer(text + "\n\n" if chat else text)["input_ids"]
+        # A model has to read something before it can write.
+        start = [i for i in (self._tokenizer.bos_token_id, *self._eos_ids) if i is not None][:1]
+        return list(ids) or start or [0]
+
+    def _chat_text(self, prompt: str, system: str | None) -> str:
+        messages = [{"role": "user", "content": prompt}]
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
+        try:
+            text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except Exception as error:  # templates are programs of the model's author, with errors of their own
+            raise UsageError(f"the chat template of {self._name!r} refuses this conversation: {error}") from error
+        assert isinstance(text, str)
+        return text
