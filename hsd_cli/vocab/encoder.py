@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, models
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import BPE
 
 from hsd_cli.vocab.token_bytes import BYTE_TOKEN, flatten
 
@@ -66,30 +67,35 @@ def _for_the_middle(component: Mapping[str, Any] | None, children: str) -> Mappi
     return component
 
 
-def _model(description: Mapping[str, Any], added: list[dict[str, Any]]) -> models.Model:
+def _model(description: Mapping[str, Any], added: list[dict[str, Any]]) -> Any:
     """The model with the added tokens in its vocabulary, which is what makes the library keep their ids."""
     model = description["model"]
-    if isinstance(model["vocab"], list):
-        vocabulary: Any = _unigram_vocabulary(description, added)
-    else:
-        vocabulary = model["vocab"] | {token["content"]: token["id"] for token in added}
+    added_ids = {token["content"]: token["id"] for token in added}
     if model.get("type") == "BPE":  # built directly: several times faster than through JSON
         merges = [tuple(merge.split(" ", 1) if isinstance(merge, str) else merge) for merge in model["merges"]]
         options = {key: model[key] for key in BPE_OPTIONS if model.get(key) is not None}
-        return models.BPE(vocab=vocabulary, merges=merges, **options)
+        return BPE(vocab=model["vocab"] | added_ids, merges=merges, **options)
+    # Unlike BPE, the other models find any of their tokens in plain text.
+    special = {token["content"] for token in description.get("added_tokens") or [] if token["special"]}
+    if isinstance(model["vocab"], list):
+        vocabulary: Any = _unigram_vocabulary(model["vocab"], special, added_ids)
+    else:
+        reachable = {token: index for token, index in model["vocab"].items() if token not in special}
+        unknown = {token: index for token, index in model["vocab"].items() if token == model.get("unk_token")}
+        vocabulary = reachable | unknown | added_ids
     return Tokenizer.from_str(json.dumps({"version": "1.0", "model": {**model, "vocab": vocabulary}})).model
 
 
-def _unigram_vocabulary(description: Mapping[str, Any], added: list[dict[str, Any]]) -> list[tuple[str, float]]:
-    """Unigram finds any of its tokens in plain text, so names that stand for something else must never win."""
-    special = {token["content"] for token in description["added_tokens"] if token["special"]}
+def _unigram_vocabulary(
+    scores: list[tuple[str, float]], special: set[str], added_ids: Mapping[str, int]
+) -> list[tuple[str, float]]:
+    """Ids are positions here, so names that stand for something else stay where they are and never win."""
     vocabulary = [
-        (token, NEVER if token in special or BYTE_TOKEN.fullmatch(token) else score)
-        for token, score in description["model"]["vocab"]
+        (token, NEVER if token in special or BYTE_TOKEN.fullmatch(token) else score) for token, score in scores
     ]
-    known = {token for token, _ in vocabulary}
-    for token in sorted(added, key=lambda token: int(token["id"])):
-        if token["content"] not in known:
-            vocabulary += [(f"\0{index}", NEVER) for index in range(len(vocabulary), token["id"])]
-            vocabulary.append((token["content"], NEVER))
+    known = {token for token, _ in scores}
+    for token, index in sorted(added_ids.items(), key=lambda item: item[1]):
+        if token not in known:
+            vocabulary += [(f"\0{gap}", NEVER) for gap in range(len(vocabulary), index)]
+            vocabulary.append((token, NEVER))
     return vocabulary

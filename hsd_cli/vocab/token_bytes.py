@@ -122,7 +122,7 @@ def _steps(description: Description) -> list[Step]:
         elif kind == "Fuse":
             break  # what follows sees the whole text and trims its ends
         else:
-            raise ValueError(f"the decoder step {kind} is not supported")
+            raise ValueError(f"the decoder step {kind!r} is not supported")
     return steps
 
 

@@ -1,0 +1,63 @@
+"""``hsd vocab-diff``: will this pair work, and how? Answered from tokenizer files alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def vocab_diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="The target's tokenizer.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="The drafter's tokenizer.", show_default=False)],
+    text: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Measure on this text, not the built-in sample."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    only: Annotated[
+        Literal["a", "b", "both"] | None,
+        typer.Option(help="List the tokens that only A, only B, or both have, one per line."),
+    ] = None,
+) -> None:
+    """Compare two vocabularies, before any weights are downloaded.
+
+    A is the target's tokenizer and B the drafter's: a model on the hub, a folder, a `tokenizer.json` or a tiktoken
+    file. Tokens are compared by the bytes that they write. In lists, `\\n`, `\\x1b`, `\\u200b` and `\\xff` stand for
+    invisible characters and incomplete ones.
+
+    Examples:
+
+    - `hsd vocab-diff Qwen/Qwen2.5-7B-Instruct HuggingFaceTB/SmolLM2-135M-Instruct`
+
+    - `hsd vocab-diff target/tokenizer.json drafter/tokenizer.json --text src/main.c`
+
+    - `hsd vocab-diff A B --only b | head` shows what the drafter alone has
+
+    - `hsd vocab-diff A B --json | jq .a.share_of_text`
+    """
+    from hsd_cli.errors import UsageError
+    from hsd_cli.vocab.report import compare, sample_text
+    from hsd_cli.vocab.source import read_vocabulary
+
+    if as_json and only:
+        raise UsageError("--json and --only are two kinds of output; give one of them")
+    sample = sample_text() if text is None else text.read_text(encoding="utf-8", errors="replace")
+    if not sample.strip():
+        raise UsageError(f"{str(text)!r} has no text to measure on; give another file, or none for the built-in sample")
+    target = read_vocabulary(a)
+    drafter = target if a == b else read_vocabulary(b)
+    report = compare(target, drafter, sample)
+    if only:
+        from hsd_cli.ui.vocab_list import token_lines
+
+        typer.echo(token_lines(report, target, drafter, only), nl=False)
+    elif as_json:
+        from hsd_cli.ui.vocab_json import to_json
+
+        typer.echo(to_json(report, target, drafter))
+    else:
+        from hsd_cli.ui.vocab_table import print_report
+
+        print_report(report, target, drafter, (a, b))

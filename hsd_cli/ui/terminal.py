@@ -1,0 +1,20 @@
+"""Showing text that nobody has vetted."""
+
+from __future__ import annotations
+
+
+def escape(data: bytes) -> str:
+    """One printable line for any bytes, and different lines for different bytes.
+
+    Invalid UTF-8 becomes ``\\xff``, invisible characters ``\\n``, ``\\x1b`` or ``\\u200b``, and a backslash ``\\\\``.
+    """
+    text = data.replace(b"\\", rb"\\").decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else "".join(map(_escape_character, text))
+
+
+def _escape_character(character: str) -> str:
+    if character.isprintable():
+        return character
+    if "\x80" <= character <= "\xff":  # \xa0 is the byte, \u00a0 the character
+        return f"\\u{ord(character):04x}"
+    return character.encode("unicode_escape").decode()

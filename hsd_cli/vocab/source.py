@@ -1,0 +1,99 @@
+"""Reading a vocabulary from a folder, a file or the hub: tokenizer files only, never weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hsd_cli.errors import HsdError
+from hsd_cli.models.locate import embedded_folder, explain_failure
+from hsd_cli.vocab.tiktoken import byte_level_description, is_rank_file
+from hsd_cli.vocab.vocabulary import Vocabulary
+
+CONFIGURATION = ("generation_config.json", "config.json", "tokenizer_config.json")
+# Files that transformers can turn into a tokenizer where there is no tokenizer.json.
+CONVERTIBLE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "merges.txt", "vocab.txt")
+HUB_FILES = [
+    "tokenizer.json", *CONFIGURATION, *CONVERTIBLE, "*.tiktoken", "special_tokens_map.json", "added_tokens.json"
+]  # fmt: skip
+# What usually ends a text, for a lone file that does not say it.
+USUAL_EOS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<｜end▁of▁sentence｜>")
+
+
+def read_vocabulary(source: str, revision: str | None = None) -> Vocabulary:
+    """The vocabulary of an embedded model, a folder, a ``tokenizer.json`` or tiktoken file, or a model on the hub."""
+    path = embedded_folder(source) or Path(source).expanduser()
+    if not path.exists():
+        path = _download(source, revision)
+    try:
+        if path.is_file():
+            folder = path.parent if path.name == "tokenizer.json" else None
+            return _vocabulary(_read_file(path), folder)
+        return _vocabulary(_read_folder(path), path)
+    except HsdError:
+        raise
+    except Exception as error:  # a file from anywhere can be wrong in any way
+        raise HsdError(f"cannot read a tokenizer from {source!r} ({error!r}); give a tokenizer.json file") from error
+
+
+def _download(source: str, revision: str | None) -> Path:
+    if source.startswith((".", "/", "~")) or source.count("/") > 1 or source.endswith((".json", ".tiktoken")):
+        raise HsdError(f"no file or folder {source!r}; give a folder, a tokenizer.json file or an id on the hub")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=HUB_FILES))
+    except Exception as error:
+        raise explain_failure(source, "tokenizer", error) from error
+
+
+def _read_folder(folder: Path) -> dict[str, Any]:
+    if (folder / "tokenizer.json").is_file():
+        return _read_file(folder / "tokenizer.json")
+    for path in [*sorted(folder.glob("*.tiktoken")), folder / "tokenizer.model"]:
+        if path.is_file() and is_rank_file(path):
+            return _read_file(path)
+    if any((folder / name).is_file() for name in CONVERTIBLE):
+        return _convert(folder)
+    raise HsdError(f"no tokenizer files in {str(folder)!r}; give a folder with a tokenizer.json, or the file itself")
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if is_rank_file(path):
+        return byte_level_description(path)
+    return json.loads(path.read_bytes())  # type: ignore[no-any-return]
+
+
+def _convert(folder: Path) -> dict[str, Any]:
+    """What transformers makes of a tokenizer in an older format."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[no-any-return]
+
+
+def _vocabulary(description: dict[str, Any], folder: Path | None) -> Vocabulary:
+    vocabulary = Vocabulary(description)
+    ids = {token["content"]: token["id"] for token in description.get("added_tokens") or []}
+    vocabulary.eos_ids = tuple(eos for eos in _eos_ids(ids, folder) if 0 <= eos < len(vocabulary))
+    return vocabulary
+
+
+def _eos_ids(ids: dict[str, int], folder: Path | None) -> list[int]:
+    """The model's own ids if its configuration has any, else the tokenizer's token, else a token with a usual name."""
+    names: tuple[str, ...] = USUAL_EOS
+    if folder is not None:
+        generation, model, tokenizer = (_read_configuration(folder / name) for name in CONFIGURATION)
+        for settings in (generation, model, model.get("text_config") or {}):
+            eos = settings.get("eos_token_id")
+            if eos is not None:
+                return list(eos) if isinstance(eos, list) else [eos]
+        token = tokenizer.get("eos_token")
+        name = token["content"] if isinstance(token, dict) else token
+        names = (name,) if name else names
+    return [ids[name] for name in names if name in ids][:1]
+
+
+def _read_configuration(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_bytes()) if path.is_file() else {}
