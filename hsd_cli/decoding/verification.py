@@ -101,7 +101,7 @@ class Coupled:
 
     def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
         if self._seed is not None:
-            logits = logits - exponential_noise(self._seed, position, *logits.shape, logits.device).log()
+            logits = logits - exponential_noise(self._seed, position, len(logits), logits.shape[1], logits.device).log()
         values, choices = logits.max(-1)
         accepted = (choices[:-1] == draft.tokens).cumprod(0).sum()
         sound = values.isfinite().all()

@@ -25,14 +25,15 @@ class Context(Protocol):
 
 
 class MirroredContext:
-    """For one shared vocabulary: the drafter reads the target's own ids."""
+    """For one shared vocabulary: the drafter reads the target's own ids (its ``size`` embeddings may be fewer)."""
 
-    def __init__(self, prompt: Sequence[int]) -> None:
-        self.ids = list(prompt)
+    def __init__(self, prompt: Sequence[int], size: int) -> None:
+        self._last = size - 1
+        self.ids = [min(token, self._last) for token in prompt]
 
     def commit(self, tokens: Sequence[int], drafted: Sequence[int]) -> int:
         unchanged = len(self.ids) + _common_prefix(tokens, drafted)
-        self.ids.extend(tokens)
+        self.ids.extend(min(token, self._last) for token in tokens)
         return unchanged
 
 

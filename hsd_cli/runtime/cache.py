@@ -96,7 +96,7 @@ class RollbackCache(Cache):
                 layer.rollback(length)
 
 
-def _rollback_layer(layer: CacheLayerMixin, capacity: int) -> CacheLayerMixin | DummyLayer:
+def _rollback_layer(layer: object, capacity: int) -> CacheLayerMixin | DummyLayer:
     """Our counterpart of the layer that the library would use for this model."""
     if type(layer) is DynamicLayer:
         return RollbackLayer(capacity)

@@ -35,7 +35,7 @@ def print_report(report: Report, a: Vocabulary, b: Vocabulary, sources: tuple[st
     console = Console(highlight=False)
     console.print(table)
     console.print()
-    console.print(Text(report.verdict.reason))
+    console.print(Text(report.verdict.reason), soft_wrap=True)
 
 
 def _missing(side: Side, vocabulary: Vocabulary, name: str) -> Text:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from hsd_cli.vocab.token_bytes import BYTE_TOKEN, Description, flatten, token_ids
 
 
@@ -12,9 +14,9 @@ def family(description: Description) -> str:
     byte_level = any(step["type"] == "ByteLevel" for step in steps)
     added = {token["content"] for token in description.get("added_tokens") or []}
     written = (token for token in token_ids(description) if token not in added and not BYTE_TOKEN.fullmatch(token))
-    longest = max(map(len, written), default=0)
-    if longest <= 1:
-        return "bytes" if byte_level or longest == 0 else "characters"
+    first = next(written, "")
+    if not any(len(token) > 1 for token in chain([first], written)):
+        return "bytes" if byte_level or not first else "characters"
     kind = str(model.get("type", "unknown"))
     if byte_level:
         return f"byte-level {kind}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hsd_cli.vocab.vocabulary import Vocabulary
@@ -25,25 +24,26 @@ def overlap(drafter: Vocabulary, target: Vocabulary) -> Overlap:
     """Tokens with equal bytes; special tokens never match, save end of text, which matches by role."""
     pairs: list[tuple[int, int]] = []
     representative: dict[int, int] = {}
-    target_ids = target.ids_by_bytes
-    for spelled, all_candidates in drafter.ids_by_bytes.items():
-        if spelled not in target_ids:
-            continue
-        candidates = _without(all_candidates, drafter.eos_ids)
-        counterparts = _without(target_ids[spelled], target.eos_ids)
-        if candidates and counterparts:
+    target_ids = _ordinary_ids(target)
+    for spelled, candidates in _ordinary_ids(drafter).items():
+        counterparts = target_ids.get(spelled)
+        if counterparts:
             target_id = _canonical(target, spelled, counterparts)
             pairs += [(candidate, target_id) for candidate in candidates]
-            stand_in = _canonical(drafter, spelled, candidates)
-            representative |= dict.fromkeys(counterparts, stand_in)
+            representative |= dict.fromkeys(counterparts, _canonical(drafter, spelled, candidates))
     if target.eos_ids and drafter.eos_ids:
         pairs += [(eos, target.eos_ids[0]) for eos in drafter.eos_ids]
         representative |= dict.fromkeys(target.eos_ids, drafter.eos_ids[0])
     return Overlap(pairs, representative)
 
 
-def _without(ids: Sequence[int], excluded: Sequence[int]) -> list[int]:
-    return [index for index in ids if index not in excluded]
+def _ordinary_ids(vocabulary: Vocabulary) -> dict[bytes, list[int]]:
+    """Ids by bytes, apart from end of text, which some tokenizers write out like any other token."""
+    table = dict(vocabulary.ids_by_bytes)
+    for spelled in {vocabulary.token_bytes[eos] for eos in vocabulary.eos_ids}:
+        if spelled:
+            table[spelled] = [index for index in table[spelled] if index not in vocabulary.eos_ids]
+    return {spelled: ids for spelled, ids in table.items() if ids}
 
 
 def _canonical(vocabulary: Vocabulary, spelled: bytes, ids: list[int]) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from unicodedata import category
 
 from hsd_cli.vocab.overlap import overlap
 from hsd_cli.vocab.vocabulary import Vocabulary
@@ -99,7 +100,7 @@ def token_class(spelled: bytes | None) -> str:
         return "CJK"
     if LATIN.search(text):
         return "Latin words"
-    if any(map(str.isalpha, text)):
+    if any(character.isalpha() or category(character).startswith("M") for character in text):
         return "other scripts"
     return "digits" if any(map(str.isnumeric, text)) else "punctuation and symbols"
 

@@ -1,0 +1,294 @@
+"""``hsd generate``: one text from one prompt."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
+
+import typer
+
+from hsd_cli.errors import EXIT_INTERRUPTED, HsdError, UsageError
+
+if TYPE_CHECKING:
+    from hsd_cli.engine import Engine, Generation, Request
+    from hsd_cli.ui.run_report import RunReport
+
+Algorithm = Literal["auto", "ar", "sd", "slem", "tli", "union"]
+Verification = Literal["rejection", "coupled"]
+
+MODELS = "Models"
+TEXT = "Text"
+SAMPLING = "Sampling"
+DRAFTING = "Drafting"
+OUTPUT = "Output"
+
+
+def generate(
+    prompt: Annotated[
+        str | None, typer.Argument(help="The prompt; `-` reads standard input.", show_default=False)
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("-t", "--target", help="Model that writes the text: hub id or folder.", rich_help_panel=MODELS),
+    ] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option("-d", "--draft", help="Model that guesses ahead; any tokenizer.", rich_help_panel=MODELS),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.", rich_help_panel=MODELS)] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=MODELS)] = "auto",
+    draft_device: Annotated[
+        str | None, typer.Option(help="The drafter's device, if another one.", rich_help_panel=MODELS)
+    ] = None,
+    draft_dtype: Annotated[
+        str | None, typer.Option(help="The drafter's dtype, if another one.", rich_help_panel=MODELS)
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("-f", "--file", help="Read (more of) the prompt from a file.", rich_help_panel=TEXT)
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option("-s", "--system", help="System message of the chat.", rich_help_panel=TEXT)
+    ] = None,
+    chat: Annotated[
+        bool | None,
+        typer.Option(
+            "--chat/--raw",
+            help="Use the chat template, or continue the prompt as it is. Default: chat if the target has a template.",
+            show_default=False,
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("-n", "--max-new-tokens", min=1, help="Most tokens to write.", rich_help_panel=TEXT)
+    ] = 256,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(help="End before this string; may be given several times.", rich_help_panel=TEXT),
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.", rich_help_panel=SAMPLING)] = 0.0,
+    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 is off.", rich_help_panel=SAMPLING)] = 0,
+    top_p: Annotated[
+        float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 is off.", rich_help_panel=SAMPLING)
+    ] = 1.0,
+    min_p: Annotated[
+        float,
+        typer.Option(help="Keep tokens at least this share of the likeliest; 0 is off.", rich_help_panel=SAMPLING),
+    ] = 0.0,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Above 1 makes repetition less likely; 1 is off.", rich_help_panel=SAMPLING)
+    ] = 1.0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Fixes the sampled text, the same for every algorithm and drafter (it implies `coupled`).",
+            show_default=False,
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    algorithm: Annotated[
+        Algorithm, typer.Option("-a", "--algorithm", help="How to draft; see below.", rich_help_panel=DRAFTING)
+    ] = "auto",
+    lookahead: Annotated[
+        int, typer.Option(min=1, help="Target tokens to draft per iteration.", rich_help_panel=DRAFTING)
+    ] = 4,
+    verification: Annotated[
+        Verification | None,
+        typer.Option(
+            help="`rejection` accepts most; `coupled` makes the text a function of the seed. Default: `coupled` with "
+            "--seed, else `rejection`.",
+            show_default=False,
+            rich_help_panel=DRAFTING,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write to a file, not to stdout.", rich_help_panel=OUTPUT)
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object with text, counts and times.", rich_help_panel=OUTPUT)
+    ] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats/--no-stats", help="Statistics line on stderr.", rich_help_panel=OUTPUT)
+    ] = True,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", rich_help_panel=OUTPUT)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks (also: HSD_DEBUG=1).", rich_help_panel=OUTPUT)
+    ] = False,
+) -> None:
+    """Write text with a target model, made faster by a drafter; the text is the target's own.
+
+    Without `--target` the small embedded pair runs, offline. Piped input comes first, then the file, then the prompt
+    argument. The text goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failure, 2 usage,
+    130 interrupted (what was written so far stays).
+
+    **Algorithms**: `ar` plain decoding · `sd` one shared vocabulary · `slem` exact match of drafted text, any
+    pair · `tli` tokens that both vocabularies have · `union` the baseline of `tli` · `auto` picks one.
+
+    **Examples**
+
+    `hsd generate "def fibonacci(n):"`
+
+    `hsd generate -t Qwen/Qwen2.5-7B-Instruct -d HuggingFaceTB/SmolLM2-135M-Instruct "Why is the sky blue?"`
+
+    `git diff | hsd generate -t MODEL -d DRAFTER "Write a commit message."`
+
+    `hsd generate --temperature 0.7 --seed 7 --json "import os" | jq .acceptance_rate`
+    """
+    if debug:
+        os.environ["HSD_DEBUG"] = "1"
+    text = _read_prompt(prompt, file)
+    if not text:
+        raise UsageError("the prompt is empty; give it as an argument, with --file, or on standard input")
+    target_name, draft_name = _choose_models(target, draft, algorithm)
+
+    from hsd_cli.decoding.sampling import SamplingSettings
+    from hsd_cli.engine import Engine, Request
+    from hsd_cli.runtime.loading import load_model
+
+    request = Request(
+        prompt=text,
+        system=system,
+        chat=chat,
+        algorithm=algorithm,
+        lookahead=lookahead,
+        max_new_tokens=max_new_tokens,
+        sampling=SamplingSettings(temperature, top_k, top_p, min_p, repetition_penalty),
+        verification=verification,
+        seed=seed,
+        stops=tuple(_checked_stops(stop or [])),
+    )
+    if target is None and not quiet:
+        _say(f"no --target given: using the embedded {target_name}" + (f" with {draft_name}" if draft_name else ""))
+    with ExitStack() as files:
+        sink = files.enter_context(_open_output(output)) if output else sys.stdout
+        engine = Engine(
+            load_model(target_name, device, dtype),
+            load_model(draft_name, draft_device or device, draft_dtype or dtype) if draft_name else None,
+        )
+        report = _run(engine, request, None if json else sink)
+        if json:
+            _write_json(report, sink)
+    if stats and not quiet and not json:
+        _say(report.line())
+    if report.finish_reason == "interrupt":
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _read_prompt(prompt: str | None, file: Path | None) -> str:
+    """Standard input (piped, or asked for by ``-``), then the file, then the argument; a blank line between them."""
+    parts: list[str] = []
+    if prompt == "-" or not sys.stdin.isatty():
+        parts.append(_decode(sys.stdin.buffer.read(), "standard input"))
+    if file is not None:
+        try:
+            parts.append(_decode(file.read_bytes(), str(file)))
+        except OSError as error:
+            raise HsdError(f"cannot read {str(file)!r}: {error.strerror}") from error
+    if prompt not in (None, "-"):
+        parts.append(prompt)
+    parts = [part for part in parts if part]
+    return "\n\n".join([*(part.rstrip("\n") for part in parts[:-1]), *parts[-1:]])
+
+
+def _decode(data: bytes, source: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        _say(f"{source} is not valid UTF-8; what cannot be read is replaced by \ufffd")
+        return data.decode("utf-8-sig", errors="replace")
+
+
+def _choose_models(target: str | None, draft: str | None, algorithm: Algorithm) -> tuple[str, str | None]:
+    from hsd_cli.models.locate import EMBEDDED_DRAFTER, EMBEDDED_TARGET
+
+    if target is None:
+        target, draft = EMBEDDED_TARGET, draft or EMBEDDED_DRAFTER
+    if draft is None and algorithm not in ("auto", "ar"):
+        raise UsageError(f"--algorithm {algorithm} needs a drafter; add --draft MODEL")
+    return target, None if algorithm == "ar" else draft
+
+
+def _checked_stops(stops: list[str]) -> list[str]:
+    if "" in stops:
+        raise UsageError("--stop must not be empty")
+    return stops
+
+
+def _open_output(path: Path) -> TextIO:
+    try:
+        return path.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise HsdError(f"cannot write {str(path)!r}: {error.strerror}") from error
+
+
+def _run(engine: Engine, request: Request, sink: TextIO | None) -> RunReport:
+    """Generates, streams the text to ``sink``, and sums up; an interrupt ends the text where it is."""
+    import torch
+
+    from hsd_cli.ui.terminal import visible
+
+    on_terminal = sink is not None and sink.isatty()
+    generation = engine.generate(request)
+    texts: list[str] = []
+    ids: list[int] = []
+    reason = "interrupt"
+    try:
+        for commit in generation.commits:
+            texts.append(commit.text)
+            ids += [piece.token for piece in commit.pieces]
+            reason = commit.finish_reason or reason
+            if sink is not None:
+                sink.write(visible(commit.text) if on_terminal else commit.text)
+                sink.flush()
+    except KeyboardInterrupt:
+        pass
+    except torch.OutOfMemoryError:
+        raise HsdError("the device ran out of memory; try a shorter prompt, --dtype bfloat16 or --device cpu") from None
+    if on_terminal and sink is not None and not "".join(texts).endswith("\n"):
+        sink.write("\n")
+    return _report(engine, request, generation, "".join(texts), ids, reason)
+
+
+def _report(
+    engine: Engine, request: Request, generation: Generation, text: str, ids: list[int], reason: str
+) -> RunReport:
+    from hsd_cli.ui.run_report import RunReport
+
+    statistics, seconds = generation.statistics, generation.clock.seconds
+    total = sum(seconds.values())
+    decoding = total - seconds["prefill"]
+    drafter = engine.drafter
+    return RunReport(
+        text=text,
+        token_ids=ids,
+        finish_reason=reason,
+        algorithm=generation.algorithm,
+        verification=generation.verification,
+        lookahead=request.lookahead,
+        prompt_tokens=statistics.prompt_tokens,
+        drafted=statistics.drafted,
+        accepted=statistics.accepted,
+        iterations=statistics.iterations,
+        acceptance_rate=statistics.acceptance_rate,
+        tokens_per_iteration=statistics.tokens_per_iteration,
+        seconds={name: seconds[name] for name in ("prefill", "draft", "verify", "translate")} | {"total": total},
+        tokens_per_second=len(ids) / decoding if decoding > 0 else None,
+        seed=generation.seed,
+        target={"id": engine.target.name, "revision": engine.target.revision},
+        draft=None if drafter is None else {"id": drafter.name, "revision": drafter.revision},
+    )
+
+
+def _write_json(report: RunReport, sink: TextIO) -> None:
+    from dataclasses import asdict
+    from json import dumps
+
+    sink.write(dumps(asdict(report), ensure_ascii=False) + "\n")
+
+
+def _say(message: str) -> None:
+    typer.echo(f"hsd: {message}", err=True)

@@ -1,0 +1,106 @@
+"""The drafting algorithms by name, and how each is put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hsd_cli.drafting.ar import NoDrafter
+from hsd_cli.drafting.context import Context, MirroredContext, TranslatedContext
+from hsd_cli.drafting.projection import Projection, SharedTokens
+from hsd_cli.drafting.protocol import Drafter, ProposalRule, Warp
+from hsd_cli.drafting.sd import SameTokens
+from hsd_cli.drafting.slem import StringMatchDrafter
+from hsd_cli.drafting.token_drafter import TokenDrafter
+from hsd_cli.errors import UsageError
+from hsd_cli.runtime.clock import PhaseClock
+from hsd_cli.runtime.model import LanguageModel
+from hsd_cli.vocab.overlap import overlap
+from hsd_cli.vocab.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Side:
+    """One model, its vocabulary, and the prompt in its own ids."""
+
+    model: LanguageModel
+    vocabulary: Vocabulary
+    prompt: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """All that a drafting algorithm is made of. ``warp`` applies the user's settings to the drafter's logits."""
+
+    target: Side
+    drafter: Side
+    warp: Warp
+    rule: ProposalRule
+    clock: PhaseClock
+
+
+def _sd(pair: Pair) -> Drafter:
+    if difference := first_difference(pair.target.vocabulary, pair.drafter.vocabulary):
+        raise UsageError(f"sd needs one shared vocabulary, but {difference}; use slem, tli or auto")
+    model = pair.drafter.model
+    projection = SameTokens(
+        len(pair.target.vocabulary), model.vocabulary_size, pair.target.model.vocabulary_size, model.device
+    )
+    return _token_drafter("sd", pair, projection, MirroredContext(pair.target.prompt, model.vocabulary_size))
+
+
+def _shared_tokens(name: str, pair: Pair, exclusive: bool) -> Drafter:
+    both = overlap(pair.drafter.vocabulary, pair.target.vocabulary)
+    if not both.pairs:
+        raise UsageError(f"{name} needs tokens that both vocabularies have, and these two share none; use slem")
+    projection = SharedTokens(
+        both.pairs,
+        both.representative,
+        (pair.drafter.model.vocabulary_size, pair.target.model.vocabulary_size),
+        pair.drafter.model.device,
+        exclusive=exclusive,
+    )
+    return _token_drafter(name, pair, projection, _translated(pair))
+
+
+def _token_drafter(name: str, pair: Pair, projection: Projection, context: Context) -> Drafter:
+    return TokenDrafter(
+        name, pair.drafter.model, context, projection, pair.warp, pair.rule, pair.clock, pair.target.model
+    )
+
+
+def _slem(pair: Pair) -> Drafter:
+    return StringMatchDrafter(
+        pair.drafter.model,
+        _translated(pair),
+        (pair.drafter.vocabulary, pair.target.vocabulary),
+        len(pair.target.prompt),
+        pair.warp,
+        pair.rule,
+        pair.clock,
+        pair.target.model,
+    )
+
+
+def _translated(pair: Pair) -> Context:
+    return TranslatedContext(pair.drafter.vocabulary, pair.target.vocabulary, pair.drafter.prompt)
+
+
+# A new algorithm is a new file in this folder and one line here.
+ALGORITHMS: dict[str, Callable[[Pair], Drafter]] = {
+    "ar": lambda pair: NoDrafter(pair.target.model.device),
+    "sd": _sd,
+    "slem": _slem,
+    "tli": lambda pair: _shared_tokens("tli", pair, exclusive=True),
+    "union": lambda pair: _shared_tokens("union", pair, exclusive=False),
+}
+
+
+def first_difference(target: Vocabulary, drafter: Vocabulary) -> str | None:
+    """In words, the first id that two vocabularies disagree on; ``None`` where they are the same."""
+    if target.same_tokens(drafter):
+        return None
+    for index in range(min(len(target), len(drafter))):
+        if target.name(index) != drafter.name(index):
+            return f"id {index} is {target.name(index)!r} in the target and {drafter.name(index)!r} in the drafter"
+    return f"the target has {len(target)} tokens and the drafter {len(drafter)}"

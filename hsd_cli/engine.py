@@ -1,0 +1,136 @@
+"""A loaded pair of models, ready to generate: puts the layers below together, once per text."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from hsd_cli.decoding.loop import Commit, Limits, decode
+from hsd_cli.decoding.sampling import SamplingSettings, Warper
+from hsd_cli.decoding.statistics import Statistics
+from hsd_cli.decoding.text import TextStream
+from hsd_cli.decoding.verification import Coupled, Randomness, Rejection, VerificationRule
+from hsd_cli.drafting.ar import NoDrafter
+from hsd_cli.drafting.protocol import Drafter
+from hsd_cli.drafting.registry import ALGORITHMS, Pair, Side
+from hsd_cli.errors import UsageError
+from hsd_cli.planner.choice import choose_algorithm
+from hsd_cli.runtime.clock import PhaseClock
+from hsd_cli.runtime.loading import LoadedModel
+from hsd_cli.runtime.model import CachedModel
+from hsd_cli.vocab.tokenizer import ModelTokenizer
+
+Verification = Literal["rejection", "coupled"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One text to write. ``chat=None`` uses the target's chat template if it has one."""
+
+    prompt: str
+    system: str | None = None
+    chat: bool | None = None
+    algorithm: str = "auto"
+    lookahead: int = 4
+    max_new_tokens: int = 256
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    verification: Verification | None = None
+    seed: int | None = None
+    stops: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A text being written: iterate over ``commits``; the counts and times grow as it goes."""
+
+    algorithm: str
+    verification: Verification
+    seed: int | None
+    commits: Iterator[Commit]
+    statistics: Statistics
+    clock: PhaseClock
+
+
+class Engine:
+    """A target, and a drafter unless decoding is plain."""
+
+    def __init__(self, target: LoadedModel, drafter: LoadedModel | None) -> None:
+        self.target = target
+        self.drafter = drafter
+        self._target_tokenizer = ModelTokenizer.load(target.name, target.eos_ids)
+        self._drafter_tokenizer = None if drafter is None else ModelTokenizer.load(drafter.name, drafter.eos_ids)
+
+    def generate(self, request: Request) -> Generation:
+        """Raises ``HsdError`` for requests that the pair cannot serve, before anything is generated."""
+        chat = self._uses_chat(request)
+        prompt = self._target_tokenizer.render(request.prompt, request.system, chat)
+        capacity = len(prompt) + request.max_new_tokens + request.lookahead
+        model = CachedModel(self.target.model, capacity)
+        verification, seed = _verification(request)
+        rule = _rule(verification, seed, request.sampling.greedy, model.device)
+        clock, statistics = PhaseClock(), Statistics()
+        target = Side(model, self._target_tokenizer.vocabulary, prompt)
+        algorithm, drafter = self._drafter(request, target, chat, capacity, rule, clock)
+        commits = decode(
+            model,
+            drafter,
+            prompt,
+            Limits(request.max_new_tokens, request.lookahead, frozenset(self.target.eos_ids)),
+            rule=rule,
+            warper=Warper(request.sampling, model.vocabulary_size, model.device),
+            text=TextStream(
+                target.vocabulary,
+                request.stops,
+                drop_leading_space=chat and self._target_tokenizer.adds_dummy_space,
+            ),
+            clock=clock,
+            statistics=statistics,
+        )
+        return Generation(algorithm, verification, seed, commits, statistics, clock)
+
+    def _uses_chat(self, request: Request) -> bool:
+        templated = self._target_tokenizer.has_chat_template
+        if request.chat and not templated:
+            raise UsageError(f"{self.target.name!r} has no chat template; leave --chat out")
+        chat = templated if request.chat is None else request.chat
+        if request.system is not None and not chat:
+            raise UsageError("--system needs a chat template; put the instructions into the prompt instead")
+        return chat
+
+    def _drafter(
+        self, request: Request, target: Side, chat: bool, capacity: int, rule: VerificationRule, clock: PhaseClock
+    ) -> tuple[str, Drafter]:
+        if self.drafter is None or self._drafter_tokenizer is None or request.algorithm == "ar":
+            return "ar", NoDrafter(target.model.device)
+        model = CachedModel(self.drafter.model, capacity)
+        drafter = Side(
+            model,
+            self._drafter_tokenizer.vocabulary,
+            self._drafter_tokenizer.render(request.prompt, request.system, chat),
+        )
+        algorithm = request.algorithm
+        if algorithm == "auto":
+            algorithm = choose_algorithm(target.vocabulary, drafter.vocabulary, request.sampling.greedy)
+        warp = Warper(request.sampling, model.vocabulary_size, model.device)
+        return algorithm, ALGORITHMS[algorithm](Pair(target, drafter, warp, rule, clock))
+
+
+def _verification(request: Request) -> tuple[Verification, int | None]:
+    """A seed must fix the text, so it brings `coupled`; without one `rejection` accepts more."""
+    if request.sampling.greedy:
+        return request.verification or "coupled", request.seed
+    verification = request.verification or ("rejection" if request.seed is None else "coupled")
+    return verification, secrets.randbits(32) if request.seed is None else request.seed
+
+
+def _rule(verification: Verification, seed: int | None, greedy: bool, device: torch.device) -> VerificationRule:
+    if greedy:  # one-hot distributions: both rules say the same
+        return Coupled(None)
+    assert seed is not None
+    if verification == "coupled":
+        return Coupled(seed)
+    return Rejection(Randomness(torch.Generator(device).manual_seed(seed)))

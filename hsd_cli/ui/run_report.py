@@ -1,0 +1,42 @@
+"""One generation's counts and times, for people and for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """Everything that is reported of one run. Seconds are wall time; ``seconds`` are exclusive per phase."""
+
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    algorithm: str
+    verification: str
+    lookahead: int
+    prompt_tokens: int
+    drafted: int
+    accepted: int
+    iterations: int
+    acceptance_rate: float | None
+    tokens_per_iteration: float | None
+    seconds: Mapping[str, float]
+    tokens_per_second: float | None
+    seed: int | None
+    target: Mapping[str, str | None]
+    draft: Mapping[str, str | None] | None
+
+    def line(self) -> str:
+        """The statistics line: what ran, how fast, and what the drafts were worth."""
+        parts = [f"{len(self.token_ids)} tokens in {self.seconds['total']:.2f} s"]
+        if self.tokens_per_second is not None:
+            parts.append(f"{self.tokens_per_second:.1f} tokens/s")
+        parts.append(self.algorithm)
+        if self.acceptance_rate is not None:
+            parts.append(f"accepted {self.accepted} of {self.drafted} drafted ({self.acceptance_rate:.0%})")
+        if self.tokens_per_iteration is not None:
+            parts.append(f"{self.tokens_per_iteration:.2f} tokens per target pass")
+        parts.append(f"ended by {self.finish_reason}")
+        return " · ".join(parts)

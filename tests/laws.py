@@ -1,0 +1,136 @@
+"""The heterogeneous pairs and settings of the law tests, and the real engine parts put around table models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from hsd_cli.decoding.loop import Commit, Limits, decode
+from hsd_cli.decoding.sampling import SamplingSettings, Warper
+from hsd_cli.decoding.statistics import Statistics
+from hsd_cli.decoding.text import TextStream
+from hsd_cli.decoding.verification import VerificationRule
+from hsd_cli.drafting.ar import NoDrafter
+from hsd_cli.drafting.protocol import Drafter
+from hsd_cli.drafting.registry import ALGORITHMS, Pair, Side
+from hsd_cli.runtime.clock import PhaseClock
+from hsd_cli.vocab.vocabulary import Vocabulary
+from tests.tiny import END, TableModel, vocabulary
+
+SETTINGS = {
+    "temperature 1": SamplingSettings(temperature=1.0),
+    "temperature 0.7, top-p 0.9": SamplingSettings(temperature=0.7, top_p=0.9),
+    "top-k 3": SamplingSettings(temperature=1.0, top_k=3),
+}
+
+# The target's and the drafter's tokens. Ids start at 1: id 0 is <unk>.
+VOCABULARIES = {
+    "same": (["a", "b", "ab", END], ["a", "b", "ab", END]),
+    "heterogeneous": (["a", "b", "ab", END], ["b", "aa", "ba", "a", END]),
+    "duplicates": (["a", "<0x61>", "b", END], ["a", "<0x61>", "b", "<0x62>", END]),
+    "subset": (["a", "b", "ab", "ba", END], ["a", "b", END]),
+    "disjoint": (["a", "b", "ab", END], ["aab", "bba", END]),
+    "equal size": (["a", "b", "ab", END], ["bb", "a", END, "b"]),
+}
+
+
+@dataclass
+class TinyPair:
+    """Two table models over two vocabularies. The text begins with ``prompt`` (target ids)."""
+
+    target_vocabulary: Vocabulary
+    drafter_vocabulary: Vocabulary
+    order: int = 2
+    seed: int = 5
+
+    @property
+    def prompt(self) -> list[int]:
+        return self.target_vocabulary.encode(b"ab")
+
+    def target(self) -> TableModel:
+        return TableModel(len(self.target_vocabulary), self.seed, self.order)
+
+    def commits(
+        self,
+        algorithm: str,
+        rule: VerificationRule,
+        settings: SamplingSettings,
+        tokens: int,
+        lookahead: int = 2,
+        eos: bool = True,
+    ) -> Iterator[Commit]:
+        target = self.target()
+        clock = PhaseClock()
+        return decode(
+            target,
+            self._drafter(algorithm, target, rule, settings, clock),
+            self.prompt,
+            Limits(tokens, lookahead, frozenset(self.target_vocabulary.eos_ids if eos else ())),
+            rule=rule,
+            warper=Warper(settings, target.vocabulary_size, target.device),
+            text=TextStream(self.target_vocabulary),
+            clock=clock,
+            statistics=Statistics(),
+        )
+
+    def _drafter(
+        self, algorithm: str, target: TableModel, rule: VerificationRule, settings: SamplingSettings, clock: PhaseClock
+    ) -> Drafter:
+        if algorithm == "ar":
+            return NoDrafter(target.device)
+        drafter = TableModel(len(self.drafter_vocabulary), self.seed + 1, self.order)
+        prompt = self.drafter_vocabulary.encode(b"ab") or [0]
+        warp = Warper(settings, drafter.vocabulary_size, drafter.device)
+        pair = Pair(
+            Side(target, self.target_vocabulary, self.prompt),
+            Side(drafter, self.drafter_vocabulary, prompt),
+            warp,
+            rule,
+            clock,
+        )
+        return ALGORITHMS[algorithm](pair)
+
+
+def tiny_pair(name: str, order: int = 2) -> TinyPair:
+    target, drafter = VOCABULARIES[name]
+    return TinyPair(vocabulary(target), vocabulary(drafter), order)
+
+
+def token_ids(commits: Iterator[Commit]) -> list[int]:
+    return [piece.token for commit in commits for piece in commit.pieces]
+
+
+def target_row(model: TableModel, ids: list[int], settings: SamplingSettings) -> torch.Tensor:
+    """The target's distribution after ``ids``, float64 ``[V]``, from the settings' definition alone."""
+    logits = model.logits_after(ids).double()
+    if settings.greedy:
+        return torch.nn.functional.one_hot(logits.argmax(), len(logits)).double()
+    p = (logits / settings.temperature).softmax(-1)
+    order = p.argsort(descending=True)
+    keep = torch.ones(len(p), dtype=torch.bool)
+    if settings.top_k:
+        keep[order[settings.top_k :]] = False
+    if settings.top_p < 1:
+        before = p[order].cumsum(0) - p[order]
+        keep[order[before >= settings.top_p]] = False
+    p = p * keep
+    return p / p.sum()
+
+
+def exact_law(pair: TinyPair, settings: SamplingSettings, length: int) -> dict[tuple[int, ...], float]:
+    """Probability of every text of ``length`` tokens, or fewer if it ends."""
+    model, eos = pair.target(), pair.target_vocabulary.eos_ids
+    done: dict[tuple[int, ...], float] = {}
+    open_texts = {(): 1.0}
+    for step in range(length):
+        grown: dict[tuple[int, ...], float] = {}
+        for text, probability in open_texts.items():
+            row = target_row(model, [*pair.prompt, *text], settings)
+            for token, p in enumerate(row.tolist()):
+                if p > 0:
+                    place = done if token in eos or step == length - 1 else grown
+                    place[(*text, token)] = probability * p
+        open_texts = grown
+    return done

@@ -1,0 +1,187 @@
+"""The heart: whatever drafts, by whatever rule, the text follows exactly the target's distribution."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy.stats import chi2
+from tests.enumeration import EnumeratedRandomness, law
+from tests.laws import SETTINGS, VOCABULARIES, TinyPair, exact_law, target_row, tiny_pair, token_ids
+
+from hsd_cli.decoding.sampling import SamplingSettings
+from hsd_cli.decoding.verification import Coupled, Randomness, Rejection
+from hsd_cli.drafting.protocol import Draft
+from hsd_cli.errors import UsageError
+
+HETEROGENEOUS = ["slem", "tli", "union"]
+CASES = [(algorithm, name) for name in VOCABULARIES for algorithm in HETEROGENEOUS] + [("sd", "same"), ("ar", "same")]
+
+
+def iteration_law(
+    pair: TinyPair, algorithm: str, settings: SamplingSettings, rule: type[Rejection] = Rejection, length: int = 3
+) -> dict[tuple[int, ...], float]:
+    """Exact law of texts of ``length`` tokens: one real draft-and-verify, then the target's own distribution."""
+
+    def first_commit(randomness: EnumeratedRandomness) -> tuple[int, ...]:
+        commit = next(pair.commits(algorithm, rule(randomness), settings, length))  # type: ignore[arg-type]
+        return tuple(piece.token for piece in commit.pieces)
+
+    model, eos = pair.target(), pair.target_vocabulary.eos_ids
+    texts: dict[tuple[int, ...], float] = {}
+    pending = list(law(first_commit).items())
+    while pending:
+        text, probability = pending.pop()
+        assert isinstance(text, tuple)
+        if len(text) == length or (text and text[-1] in eos):
+            texts[text] = texts.get(text, 0.0) + probability
+        else:
+            row = target_row(model, [*pair.prompt, *text], settings)
+            pending += [((*text, token), probability * p) for token, p in enumerate(row.tolist()) if p > 0]
+    return texts
+
+
+def largest_difference(first: dict[tuple[int, ...], float], second: dict[tuple[int, ...], float]) -> float:
+    return max(abs(first.get(text, 0.0) - second.get(text, 0.0)) for text in first.keys() | second.keys())
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize(("algorithm", "vocabularies"), CASES)
+def test_draft_and_verify_have_exactly_the_targets_law(
+    algorithm: str, vocabularies: str, settings: SamplingSettings
+) -> None:
+    pair = tiny_pair(vocabularies)
+    difference = largest_difference(iteration_law(pair, algorithm, settings), exact_law(pair, settings, 3))
+    assert difference < 1e-6
+
+
+@pytest.mark.parametrize("algorithm", HETEROGENEOUS)
+def test_whole_texts_over_several_iterations_have_exactly_the_targets_law(algorithm: str) -> None:
+    pair, settings = tiny_pair("heterogeneous"), SETTINGS["top-k 3"]
+
+    def text(randomness: EnumeratedRandomness) -> tuple[int, ...]:
+        rule = Rejection(randomness)  # type: ignore[arg-type]
+        return tuple(token_ids(pair.commits(algorithm, rule, settings, 3, lookahead=1)))
+
+    assert largest_difference(law(text), exact_law(pair, settings, 3)) < 1e-6  # type: ignore[arg-type]
+
+
+class AcceptsEverything(Rejection):
+    """A wrong verifier: skips the test of the proposals."""
+
+    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
+        p = logits.softmax(-1)
+        accepted = torch.tensor(int((draft.tokens < p.shape[1]).cumprod(0).sum()))
+        return torch.stack([accepted, self._randomness.draw(p[accepted]), torch.tensor(True)])
+
+
+class ForgetsTheResidual(Rejection):
+    """A wrong verifier: after a rejection it draws from p, not from what ψ left over."""
+
+    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
+        accepted, _, sound = super().verify(logits, draft, position)
+        return torch.stack([accepted, self._randomness.draw(logits.softmax(-1)[accepted]), sound])
+
+
+class BelievesAWrongPsi(Rejection):
+    """Proposals drawn from ψ, verified as if ψ had been another distribution."""
+
+    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
+        if draft.psi is not None:
+            flat = torch.where(draft.psi > 0, 1.0, 0.0)
+            draft = Draft(draft.tokens, flat / flat.sum(-1, keepdim=True).clamp(min=1))
+        return super().verify(logits, draft, position)
+
+
+class RenormalisesTheVoid(Rejection):
+    """A wrong baseline: ψ with its void mass renormalised away."""
+
+    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
+        assert draft.psi is not None
+        return super().verify(logits, Draft(draft.tokens, draft.psi / draft.psi.sum(-1, keepdim=True)), position)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "algorithm"),
+    [
+        (AcceptsEverything, "tli"),
+        (ForgetsTheResidual, "tli"),
+        (ForgetsTheResidual, "union"),
+        (BelievesAWrongPsi, "tli"),
+        (BelievesAWrongPsi, "union"),
+        (RenormalisesTheVoid, "union"),
+    ],
+)
+def test_these_tests_catch_wrong_verifiers_and_wrong_psi(wrong: type[Rejection], algorithm: str) -> None:
+    pair, settings = tiny_pair("heterogeneous"), SETTINGS["temperature 1"]
+    difference = largest_difference(iteration_law(pair, algorithm, settings, wrong), exact_law(pair, settings, 3))
+    assert difference > 1e-3
+
+
+def p_value(pair: TinyPair, ids: list[int], settings: SamplingSettings) -> float:
+    """Chi-square of every token against the target's distribution after the token before it (order-1 tables)."""
+    model = pair.target()
+    counts = torch.zeros(model.vocabulary_size, model.vocabulary_size, dtype=torch.float64)
+    for before, after in zip([pair.prompt[-1], *ids], ids, strict=False):
+        counts[before, after] += 1
+    statistic, freedom = 0.0, 0
+    for before, row in enumerate(counts):
+        if row.sum() == 0:
+            continue
+        expected = target_row(model, [before], settings) * row.sum()
+        assert row[expected == 0].sum() == 0, "a token that the settings exclude was written"
+        frequent = expected >= 5
+        statistic += float((((row - expected) ** 2)[frequent] / expected[frequent]).sum())
+        freedom += int(frequent.sum()) - 1
+    return float(chi2.sf(statistic, freedom))
+
+
+SAMPLES = 20_000
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("rule", ["rejection", "coupled"])
+@pytest.mark.parametrize(
+    ("algorithm", "vocabularies"), [*((a, "heterogeneous") for a in HETEROGENEOUS), ("sd", "same")]
+)
+def test_long_samples_follow_the_targets_law(
+    algorithm: str, vocabularies: str, rule: str, settings: SamplingSettings
+) -> None:
+    pair = tiny_pair(vocabularies, order=1)
+    chosen = Coupled(11) if rule == "coupled" else Rejection(Randomness(torch.Generator().manual_seed(11)))
+    ids = token_ids(pair.commits(algorithm, chosen, settings, SAMPLES, lookahead=3, eos=False))
+    assert len(ids) == SAMPLES
+    assert p_value(pair, ids, settings) > 1e-3
+
+
+def test_the_chi_square_test_catches_a_wrong_verifier() -> None:
+    pair, settings = tiny_pair("heterogeneous", order=1), SETTINGS["temperature 1"]
+    rule = ForgetsTheResidual(Randomness(torch.Generator().manual_seed(11)))
+    ids = token_ids(pair.commits("tli", rule, settings, SAMPLES, lookahead=3, eos=False))
+    assert p_value(pair, ids, settings) < 1e-6
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize(("algorithm", "vocabularies"), CASES)
+def test_a_coupled_text_depends_on_the_seed_alone(
+    algorithm: str, vocabularies: str, settings: SamplingSettings
+) -> None:
+    pair = tiny_pair(vocabularies)
+    for seed in range(50):
+        plain = token_ids(pair.commits("ar", Coupled(seed), settings, 12))
+        lookahead = 1 + seed % 4
+        assert token_ids(pair.commits(algorithm, Coupled(seed), settings, 12, lookahead)) == plain
+
+
+@pytest.mark.parametrize(("algorithm", "vocabularies"), CASES)
+@pytest.mark.parametrize("lookahead", [1, 4, 11])
+def test_greedy_text_is_plain_decodings(algorithm: str, vocabularies: str, lookahead: int) -> None:
+    pair, greedy = tiny_pair(vocabularies), SamplingSettings()
+    plain = token_ids(pair.commits("ar", Coupled(None), greedy, 60, eos=False))
+    assert token_ids(pair.commits(algorithm, Coupled(None), greedy, 60, lookahead, eos=False)) == plain
+
+
+def test_standard_speculation_refuses_vocabularies_that_only_have_the_same_size() -> None:
+    pair = tiny_pair("equal size")
+    assert len(pair.target_vocabulary) == len(pair.drafter_vocabulary)
+    with pytest.raises(UsageError, match="id 1 is 'a' in the target and 'bb' in the drafter"):
+        pair.commits("sd", Coupled(None), SamplingSettings(), 5)

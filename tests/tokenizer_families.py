@@ -1,0 +1,202 @@
+"""A small real tokenizer of every family, built with the tokenizers library."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from hsd_cli.vocab.token_bytes import byte_alphabet
+from hsd_cli.vocab.vocabulary import Vocabulary
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+CORPUS = [
+    "the cat sat on the mat and the dog ran after the cat",
+    "def main():\n    if True:\n        return 'the end'\n",
+    "numbers 123 123 456, naïve café, 日本語 日本, привет привет",
+    LETTERS,
+]
+WORDS = ["the cat sat on the mat and the dog ran after the cat", " ".join(LETTERS), LETTERS]
+SPACE_MARK = "▁"
+
+
+def byte_level_bpe(pattern: str | None = None, size: int = 400) -> Tokenizer:
+    """GPT-2's kind; with a ``pattern`` of its own, that of its successors."""
+    tokenizer = Tokenizer(models.BPE())
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)
+    tokenizer.pre_tokenizer = byte_level
+    if pattern is not None:
+        split = pre_tokenizers.Split(Regex(pattern), "isolated")
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        CORPUS,
+        trainers.BpeTrainer(
+            vocab_size=size, initial_alphabet=alphabet, special_tokens=["<|endoftext|>"], show_progress=False
+        ),
+    )
+    return tokenizer
+
+
+def byte_model() -> Tokenizer:
+    """One token per byte."""
+    alphabet = {character: byte for character, byte in byte_alphabet().items()}
+    tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _with_fallback(pieces: list[str]) -> list[str]:
+    bytes_first = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    return [*bytes_first, *(piece for piece in pieces if piece not in bytes_first)]
+
+
+def _sentencepiece_decoder() -> decoders.Decoder:
+    return decoders.Sequence(
+        [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+
+
+def _sentencepiece_bpe_model() -> models.BPE:
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trained.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=200, show_progress=False))
+    description = json.loads(trained.to_str())["model"]
+    pieces = _with_fallback(sorted(description["vocab"], key=description["vocab"].__getitem__))
+    return models.BPE(
+        vocab={piece: index for index, piece in enumerate(pieces)},
+        merges=[tuple(merge) for merge in description["merges"]],
+        unk_token="<unk>",
+        fuse_unk=True,
+        byte_fallback=True,
+    )
+
+
+def sentencepiece_bpe() -> Tokenizer:
+    """Llama 2's kind: the dummy prefix comes from the normalizer."""
+    tokenizer = Tokenizer(_sentencepiece_bpe_model())
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend(SPACE_MARK), normalizers.Replace(" ", SPACE_MARK)]
+    )
+    tokenizer.decoder = _sentencepiece_decoder()
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return tokenizer
+
+
+def metaspace_bpe() -> Tokenizer:
+    """Mistral's kind: the dummy prefix comes from the pre-tokenizer."""
+    tokenizer = Tokenizer(_sentencepiece_bpe_model())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.decoder = _sentencepiece_decoder()
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return tokenizer
+
+
+def unigram() -> Tokenizer:
+    """T5's and Gemma's relatives; trained, then given byte tokens."""
+    trained = Tokenizer(models.Unigram())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trained.train_from_iterator(
+        CORPUS, trainers.UnigramTrainer(vocab_size=120, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False)
+    )
+    scores = dict(json.loads(trained.to_str())["model"]["vocab"])
+    pieces = [(piece, scores.get(piece, 0.0)) for piece in _with_fallback(list(scores))]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = _sentencepiece_decoder()
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return tokenizer
+
+
+def metaspace_unigram() -> Tokenizer:
+    """Without byte tokens, and with the Metaspace decoder: only letters and spaces can be spelled."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = tokenizer_space = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.train_from_iterator(
+        WORDS, trainers.UnigramTrainer(vocab_size=60, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False)
+    )
+    assert tokenizer_space.replacement == SPACE_MARK
+    return tokenizer
+
+
+def word_piece() -> Tokenizer:
+    """BERT's kind."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    tokenizer.train_from_iterator(
+        WORDS, trainers.WordPieceTrainer(vocab_size=120, special_tokens=["[UNK]", "[SEP]"], show_progress=False)
+    )
+    return tokenizer
+
+
+def suffix_bpe() -> Tokenizer:
+    """The first GPT's kind: the end of a word is marked, not its beginning."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
+    tokenizer.train_from_iterator(
+        WORDS,
+        trainers.BpeTrainer(
+            vocab_size=150, special_tokens=["<unk>"], end_of_word_suffix="</w>", show_progress=False
+        ),
+    )
+    return tokenizer
+
+
+def characters() -> Tokenizer:
+    """One token per character."""
+    vocabulary = {character: index for index, character in enumerate(["<unk>", *LETTERS, " "])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens(["<unk>"])
+    return tokenizer
+
+
+def words() -> Tokenizer:
+    """Whole words and no decoder, so that the library puts spaces between them."""
+    vocabulary = {word: index for index, word in enumerate(["<unk>", *LETTERS, *sorted(set(WORDS[0].split()) - {"a"})])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return tokenizer
+
+
+FAMILIES: dict[str, Callable[[], Tokenizer]] = {
+    "byte-level BPE": byte_level_bpe,
+    "byte-level BPE with its own pattern": lambda: byte_level_bpe(r"\p{N}{1,3}|\s+(?!\S)|\s+| ?[^\s\p{N}]+"),
+    "bytes": byte_model,
+    "SentencePiece BPE": sentencepiece_bpe,
+    "metaspace BPE": metaspace_bpe,
+    "Unigram with byte fallback": unigram,
+    "Unigram": metaspace_unigram,
+    "WordPiece": word_piece,
+    "BPE with a suffix": suffix_bpe,
+    "characters": characters,
+    "words": words,
+}
+
+
+def describe(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The tokenizer as the content of a ``tokenizer.json``."""
+    return json.loads(tokenizer.to_str())  # type: ignore[no-any-return]
+
+
+def vocabulary(tokenizer: Tokenizer, eos: str | None = None) -> Vocabulary:
+    """The tokenizer as a vocabulary, with the id of ``eos`` as its end of text."""
+    return Vocabulary(describe(tokenizer), () if eos is None else (tokenizer.token_to_id(eos),))
+
+
+def write_rank_file(tokenizer: Tokenizer, path: Path) -> Path:
+    """A byte-level tokenizer's ordinary tokens as a tiktoken file."""
+    spelled = [token for token in vocabulary(tokenizer).token_bytes if token]
+    path.write_bytes(b"".join(b64encode(token) + b" %d\n" % rank for rank, token in enumerate(spelled)))
+    return path
