@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import random
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from tokenizer_families import FAMILIES, LETTERS, SPACE_MARK, byte_level_bpe, describe, unigram, write_rank_file
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, models
 
 from hsd_cli.vocab.source import read_vocabulary
 from hsd_cli.vocab.vocabulary import Vocabulary
-
-deterministic = settings(derandomize=True, deadline=None, max_examples=60)
+from tests.tokenizer_families import FAMILIES, LETTERS, SPACE_MARK, byte_level_bpe, describe, unigram, write_rank_file
 
 CODE = [
     "def f(x):\n    return x ** 2\n",
@@ -56,16 +57,171 @@ def vocabulary_of(family: str) -> Vocabulary:
     return Vocabulary(describe(tokenizer_of(family)))
 
 
-def library_text(tokenizer: Tokenizer, ids: list[int]) -> bytes:
-    """The library's own decoding, behind an ``x`` so that what it trims at the start of a text stays."""
-    start = tokenizer.encode("x ", add_special_tokens=False).ids[:2]
-    return tokenizer.decode([*start, *ids]).encode()
-
-
 @every_family
-@deterministic
 @given(data=st.data())
 def test_encoding_spells_the_text(family: str, data: st.DataObject) -> None:
     text = data.draw(SPELLABLE.get(family, ANY_TEXT))
     vocabulary = vocabulary_of(family)
     assert vocabulary.text_bytes(vocabulary.encode(text.encode())) == text.encode()
+
+
+@every_family
+def test_every_token_spells_what_the_library_decodes(family: str) -> None:
+    tokenizer, vocabulary = tokenizer_of(family), vocabulary_of(family)
+    start = tokenizer.encode("x x", add_special_tokens=False).ids
+    special = {token["id"] for token in describe(tokenizer)["added_tokens"] if token["special"]}
+    compared = 0
+    for index, spelled in enumerate(vocabulary.token_bytes):
+        if spelled is None:
+            assert index in special or tokenizer.id_to_token(index) in ("<unk>", "[UNK]")
+        elif is_text(spelled):
+            # Tokens on both sides, since the library trims the two ends of a text.
+            assert tokenizer.decode([*start, index, *start]).encode().strip() == (
+                vocabulary.text_bytes([*start, index, *start]).strip()
+            )
+            compared += 1
+    assert compared >= len(vocabulary) / 3
+
+
+@every_family
+@given(data=st.data())
+def test_token_sequences_spell_what_the_library_decodes(family: str, data: st.DataObject) -> None:
+    tokenizer, vocabulary = tokenizer_of(family), vocabulary_of(family)
+    whole = [index for index, spelled in enumerate(vocabulary.token_bytes) if spelled and is_text(spelled)]
+    # A plain word first: the library treats the first token of a text in ways of its own.
+    ids = [*vocabulary.encode(b" x"), *data.draw(st.lists(st.sampled_from(whole)))]
+    ids += vocabulary.encode(data.draw(SPELLABLE.get(family, ANY_TEXT)).encode())
+    expected, spelled = tokenizer.decode(ids).encode(), vocabulary.text_bytes(ids)
+    if family == "BPE with a suffix":
+        spelled = spelled.removesuffix(b" ")
+    assert expected in (spelled, spelled.removeprefix(b" "))
+
+
+def test_word_pieces_are_cleaned_up_where_the_library_does_it() -> None:
+    pieces = ["[UNK]", "it", "##s", "'s", ".", "fine", "n't", "[SEP]"]
+    tokenizer = Tokenizer(models.WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    ids = list(range(1, 7))
+    for cleanup in (True, False):
+        tokenizer.decoder = decoders.WordPiece(cleanup=cleanup)
+        assert Vocabulary(describe(tokenizer)).text_bytes(ids) == b" " + tokenizer.decode(ids).encode()
+
+
+def is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+# In a Unigram vocabulary the order is the numbering.
+@pytest.mark.parametrize("family", [family for family in FAMILIES if "Unigram" not in family])
+def test_the_order_of_the_vocabulary_in_its_file_does_not_matter(family: str) -> None:
+    description = describe(tokenizer_of(family))
+    tokens = list(description["model"]["vocab"].items())
+    random.Random(0).shuffle(tokens)
+    shuffled = Vocabulary(description | {"model": description["model"] | {"vocab": dict(tokens)}})
+    assert shuffled.token_bytes == vocabulary_of(family).token_bytes
+    assert shuffled.encode(b" the cat") == vocabulary_of(family).encode(b" the cat")
+    assert shuffled.fingerprint == vocabulary_of(family).fingerprint
+
+
+@given(ANY_TEXT, st.binary(max_size=8))
+def test_a_byte_level_vocabulary_spells_any_bytes(text: str, noise: bytes) -> None:
+    vocabulary = vocabulary_of("byte-level BPE")
+    data = text.encode() + noise
+    assert vocabulary.text_bytes(vocabulary.encode(data)) == data
+
+
+def test_bytes_that_no_token_spells_are_left_out() -> None:
+    vocabulary = vocabulary_of("characters")
+    assert vocabulary.text_bytes(vocabulary.encode(b"ab\xffc")) == b"abc"
+
+
+@pytest.mark.parametrize("family", ["SentencePiece BPE", "metaspace BPE", "Unigram with byte fallback"])
+def test_text_in_the_middle_gets_no_dummy_prefix_and_no_bos(family: str) -> None:
+    vocabulary = vocabulary_of(family)
+    assert vocabulary.text_bytes(vocabulary.encode(b"cat")) == b"cat"
+    assert tokenizer_of(family).encode("cat").ids != vocabulary.encode(b"cat")
+
+
+@pytest.mark.parametrize("name", ["<s>", "</s>", "<unk>"])
+@pytest.mark.parametrize("family", ["SentencePiece BPE", "metaspace BPE", "Unigram with byte fallback"])
+def test_the_name_of_a_special_token_is_plain_text(family: str, name: str) -> None:
+    vocabulary = vocabulary_of(family)
+    ids = vocabulary.encode(f"a {name} b".encode())
+    assert tokenizer_of(family).token_to_id(name) not in ids
+    assert vocabulary.text_bytes(ids) == f"a {name} b".encode()
+
+
+def test_special_and_unknown_tokens_have_no_bytes_but_a_name() -> None:
+    vocabulary = vocabulary_of("SentencePiece BPE")
+    assert vocabulary.token_bytes[:3] == [None, None, None]
+    assert [vocabulary.name(index) for index in range(3)] == ["<unk>", "<s>", "</s>"]
+    assert vocabulary.token_bytes[3:5] == [b"\x00", b"\x01"]
+
+
+def with_added(description: dict[str, Any], tokens: list[tuple[int, str, bool]]) -> dict[str, Any]:
+    options = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    added = [{"id": index, "content": content, "special": special, **options} for index, content, special in tokens]
+    return description | {"added_tokens": [*description["added_tokens"], *added]}
+
+
+@pytest.mark.parametrize("build", [byte_level_bpe, unigram])
+def test_added_tokens_keep_their_ids_across_holes(build: Callable[[], Tokenizer]) -> None:
+    description = describe(build())
+    vocabulary = Vocabulary(with_added(description, [(1000, "<tool>", False), (1005, "<|end|>", True)]))
+    assert len(vocabulary) == 1006
+    assert vocabulary.token_bytes[999] is None
+    assert vocabulary.token_bytes[1000] == b"<tool>"
+    assert vocabulary.token_bytes[1005] is None
+    ids = vocabulary.encode(b"a<tool>b<|end|>")
+    assert 1000 in ids
+    assert 1005 not in ids
+    assert vocabulary.text_bytes(ids) == b"a<tool>b<|end|>"
+
+
+def test_ids_past_the_vocabulary_spell_nothing() -> None:
+    vocabulary = vocabulary_of("bytes")
+    assert vocabulary.text_bytes([104, 105, 256, 100_000]) == b"hi"
+
+
+def test_all_ids_with_the_same_bytes_are_found() -> None:
+    vocabulary = vocabulary_of("SentencePiece BPE")
+    letter = tokenizer_of("SentencePiece BPE").token_to_id("a")
+    assert vocabulary.ids_by_bytes[b"a"] == [3 + ord("a"), letter]
+    assert vocabulary.encode(b"a") == [letter]
+
+
+def test_a_rank_file_is_the_tokenizer_it_came_from(tmp_path: Path) -> None:
+    pattern = r"\p{N}{1,3}|\s+(?!\S)|\s+| ?[^\s\p{N}]+"
+    path = write_rank_file(byte_level_bpe(pattern), tmp_path / "some.tiktoken")
+    ranks, original = read_vocabulary(str(path)), vocabulary_of("byte-level BPE with its own pattern")
+    assert ranks.token_bytes == original.token_bytes[1:]  # all but the special token
+    assert [index + 1 for index in ranks.encode(b" the cat sat")] == original.encode(b" the cat sat")
+
+
+@given(ANY_TEXT)
+def test_a_rank_file_spells_any_text(text: str) -> None:
+    vocabulary = rank_file_vocabulary()
+    assert vocabulary.text_bytes(vocabulary.encode(text.encode())) == text.encode()
+
+
+@cache
+def rank_file_vocabulary() -> Vocabulary:
+    with TemporaryDirectory() as folder:
+        return read_vocabulary(str(write_rank_file(byte_level_bpe(), Path(folder, "tokenizer.model"))))
+
+
+def test_an_unknown_decoder_is_an_error_and_not_a_guess() -> None:
+    description = describe(byte_level_bpe()) | {"decoder": {"type": "CTC"}}
+    with pytest.raises(ValueError, match="CTC"):
+        Vocabulary(description)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_byte_level_ids_spell_the_bytes_of_their_characters(seed: int) -> None:
+    # The library replaces bytes that are not UTF-8, so this compares after the same replacement.
+    tokenizer, vocabulary = tokenizer_of("byte-level BPE"), vocabulary_of("byte-level BPE")
+    ids = random.Random(seed).choices(range(1, len(vocabulary)), k=200)
+    assert tokenizer.decode(ids) == vocabulary.text_bytes(ids).decode("utf-8", "replace")

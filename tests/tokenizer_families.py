@@ -45,8 +45,7 @@ def byte_level_bpe(pattern: str | None = None, size: int = 400) -> Tokenizer:
 
 def byte_model() -> Tokenizer:
     """One token per byte."""
-    alphabet = {character: byte for character, byte in byte_alphabet().items()}
-    tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+    tokenizer = Tokenizer(models.BPE(vocab=dict(byte_alphabet()), merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
@@ -81,9 +80,7 @@ def _sentencepiece_bpe_model() -> models.BPE:
 def sentencepiece_bpe() -> Tokenizer:
     """Llama 2's kind: the dummy prefix comes from the normalizer."""
     tokenizer = Tokenizer(_sentencepiece_bpe_model())
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend(SPACE_MARK), normalizers.Replace(" ", SPACE_MARK)]
-    )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE_MARK), normalizers.Replace(" ", SPACE_MARK)])
     tokenizer.decoder = _sentencepiece_decoder()
     tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
@@ -104,7 +101,8 @@ def unigram() -> Tokenizer:
     trained = Tokenizer(models.Unigram())
     trained.pre_tokenizer = pre_tokenizers.Metaspace()
     trained.train_from_iterator(
-        CORPUS, trainers.UnigramTrainer(vocab_size=120, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False)
+        CORPUS,
+        trainers.UnigramTrainer(vocab_size=120, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False),
     )
     scores = dict(json.loads(trained.to_str())["model"]["vocab"])
     pieces = [(piece, scores.get(piece, 0.0)) for piece in _with_fallback(list(scores))]
@@ -118,12 +116,11 @@ def unigram() -> Tokenizer:
 def metaspace_unigram() -> Tokenizer:
     """Without byte tokens, and with the Metaspace decoder: only letters and spaces can be spelled."""
     tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = tokenizer_space = pre_tokenizers.Metaspace()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.train_from_iterator(
         WORDS, trainers.UnigramTrainer(vocab_size=60, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False)
     )
-    assert tokenizer_space.replacement == SPACE_MARK
     return tokenizer
 
 
@@ -145,9 +142,7 @@ def suffix_bpe() -> Tokenizer:
     tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
     tokenizer.train_from_iterator(
         WORDS,
-        trainers.BpeTrainer(
-            vocab_size=150, special_tokens=["<unk>"], end_of_word_suffix="</w>", show_progress=False
-        ),
+        trainers.BpeTrainer(vocab_size=150, special_tokens=["<unk>"], end_of_word_suffix="</w>", show_progress=False),
     )
     return tokenizer
 

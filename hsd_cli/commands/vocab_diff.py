@@ -45,8 +45,8 @@ def vocab_diff(
     if as_json and only:
         raise UsageError("--json and --only are two kinds of output; give one of them")
     sample = sample_text() if text is None else text.read_text(encoding="utf-8", errors="replace")
-    if not sample.strip():
-        raise UsageError(f"{str(text)!r} has no text to measure on; give another file, or none for the built-in sample")
+    if not sample:
+        raise UsageError(f"{str(text)!r} is empty; give another file, or none for the built-in sample")
     gc.disable()  # millions of objects, no garbage: collections would take a fifth of the time
     target = read_vocabulary(a)
     drafter = target if a == b else read_vocabulary(b)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
+
+# Line structure, and the joiners that scripts and emoji are made with.
+HARMLESS = "\n\t\u200c\u200d"
+
 
 def escape(data: bytes) -> str:
     """One printable line for any bytes, and different lines for different bytes.
@@ -10,6 +15,13 @@ def escape(data: bytes) -> str:
     """
     text = data.replace(b"\\", rb"\\").decode("utf-8", "backslashreplace")
     return text if text.isprintable() else "".join(map(_escape_character, text))
+
+
+def visible(text: str) -> str:
+    """``text`` for a terminal: what could control it (escapes, control and format characters) is shown, not sent."""
+    if text.isprintable():
+        return text
+    return "".join(c if c in HARMLESS or unicodedata.category(c) == "Zs" else _escape_character(c) for c in text)
 
 
 def _escape_character(character: str) -> str:

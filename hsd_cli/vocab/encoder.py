@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Regex, Tokenizer
 from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import PreTokenizer, Sequence, Split
 
-from hsd_cli.vocab.token_bytes import BYTE_TOKEN, flatten
+from hsd_cli.vocab.token_bytes import flatten
 
-NEVER = -1e6  # a Unigram score that loses against every other segmentation
 BPE_OPTIONS = (
     "unk_token",
     "continuing_subword_prefix",
@@ -43,8 +44,9 @@ def continuation_encoder(description: Mapping[str, Any]) -> Tokenizer:
     )
     if shell.normalizer is not None:
         tokenizer.normalizer = shell.normalizer
-    if shell.pre_tokenizer is not None:
-        tokenizer.pre_tokenizer = shell.pre_tokenizer
+    steps = [step for step in (_plain_text_guard(description), shell.pre_tokenizer) if step is not None]
+    if steps:
+        tokenizer.pre_tokenizer = Sequence(steps)
     tokenizer.add_tokens(
         [AddedToken(token["content"], **{key: token[key] for key in ADDED_TOKEN_OPTIONS}) for token in added]
     )
@@ -70,32 +72,35 @@ def _for_the_middle(component: Mapping[str, Any] | None, children: str) -> Mappi
 def _model(description: Mapping[str, Any], added: list[dict[str, Any]]) -> Any:
     """The model with the added tokens in its vocabulary, which is what makes the library keep their ids."""
     model = description["model"]
-    added_ids = {token["content"]: token["id"] for token in added}
+    ids = {token["content"]: token["id"] for token in added}
     if model.get("type") == "BPE":  # built directly: several times faster than through JSON
         merges = [tuple(merge.split(" ", 1) if isinstance(merge, str) else merge) for merge in model["merges"]]
         options = {key: model[key] for key in BPE_OPTIONS if model.get(key) is not None}
-        return BPE(vocab=model["vocab"] | added_ids, merges=merges, **options)
-    # Unlike BPE, the other models find any of their tokens in plain text.
-    special = {token["content"] for token in description.get("added_tokens") or [] if token["special"]}
-    if isinstance(model["vocab"], list):
-        vocabulary: Any = _unigram_vocabulary(model["vocab"], special, added_ids)
-    else:
-        reachable = {token: index for token, index in model["vocab"].items() if token not in special}
-        unknown = {token: index for token, index in model["vocab"].items() if token == model.get("unk_token")}
-        vocabulary = reachable | unknown | added_ids
+        return BPE(vocab=model["vocab"] | ids, merges=merges, **options)
+    vocabulary = _extended(model["vocab"], ids) if isinstance(model["vocab"], list) else model["vocab"] | ids
     return Tokenizer.from_str(json.dumps({"version": "1.0", "model": {**model, "vocab": vocabulary}})).model
 
 
-def _unigram_vocabulary(
-    scores: list[tuple[str, float]], special: set[str], added_ids: Mapping[str, int]
-) -> list[tuple[str, float]]:
-    """Ids are positions here, so names that stand for something else stay where they are and never win."""
-    vocabulary = [
-        (token, NEVER if token in special or BYTE_TOKEN.fullmatch(token) else score) for token, score in scores
-    ]
-    known = {token for token, _ in scores}
-    for token, index in sorted(added_ids.items(), key=lambda item: item[1]):
-        if token not in known:
-            vocabulary += [(f"\0{gap}", NEVER) for gap in range(len(vocabulary), index)]
-            vocabulary.append((token, NEVER))
-    return vocabulary
+def _extended(scores: list[tuple[str, float]], ids: Mapping[str, int]) -> list[tuple[str, float]]:
+    """A Unigram vocabulary, where ids are positions, with more tokens at the end."""
+    scores = list(scores)
+    for token, index in sorted(ids.items(), key=lambda item: item[1]):
+        scores += [(f"\0unused {gap}", 0.0) for gap in range(len(scores), index)]
+        if index == len(scores):
+            scores.append((token, 0.0))
+    return scores
+
+
+def _plain_text_guard(description: Mapping[str, Any]) -> PreTokenizer | None:
+    """Splits what merely looks like a special token or a byte token, so that the model cannot take it for one.
+
+    Merges never lead to such a token, so BPE needs no guard.
+    """
+    model = description["model"]
+    if model.get("type") == "BPE":
+        return None
+    special = [token["content"] for token in description.get("added_tokens") or [] if token["special"]]
+    patterns = [f"{re.escape(name[0])}(?={re.escape(name[1:])})" for name in special if len(name) > 1]
+    if model.get("byte_fallback"):
+        patterns.append("<(?=0x[0-9A-Fa-f]{2}>)")
+    return Split(Regex("|".join(patterns)), "isolated") if patterns else None

@@ -76,6 +76,7 @@ def _convert(folder: Path) -> dict[str, Any]:
 def _vocabulary(description: dict[str, Any], folder: Path | None) -> Vocabulary:
     vocabulary = Vocabulary(description)
     ids = {token["content"]: token["id"] for token in description.get("added_tokens") or []}
+    vocabulary.encode(b" ")  # builds the encoder: what is wrong with the merges must show here
     vocabulary.eos_ids = tuple(eos for eos in _eos_ids(ids, folder) if 0 <= eos < len(vocabulary))
     return vocabulary
 
