@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from scipy.stats import chi2
-from tests.enumeration import EnumeratedRandomness, law
-from tests.laws import SETTINGS, VOCABULARIES, TinyPair, exact_law, target_row, tiny_pair, token_ids
 
 from hsd_cli.decoding.sampling import SamplingSettings
 from hsd_cli.decoding.verification import Coupled, Randomness, Rejection
 from hsd_cli.drafting.protocol import Draft
 from hsd_cli.errors import UsageError
+from tests.enumeration import EnumeratedRandomness, law
+from tests.laws import SETTINGS, VOCABULARIES, TinyPair, exact_law, target_row, tiny_pair, token_ids
 
 HETEROGENEOUS = ["slem", "tli", "union"]
 CASES = [(algorithm, name) for name in VOCABULARIES for algorithm in HETEROGENEOUS] + [("sd", "same"), ("ar", "same")]

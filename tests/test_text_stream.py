@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.tiny import vocabulary
 
 from hsd_cli.decoding.text import TextStream
+from tests.tiny import vocabulary
 
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 BYTE_VOCABULARY = vocabulary(BYTES)
