@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from base64 import b64encode
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from hsd_cli.vocab.source import read_vocabulary
 from hsd_cli.vocab.vocabulary import Vocabulary
@@ -225,3 +226,66 @@ def test_random_byte_level_ids_spell_the_bytes_of_their_characters(seed: int) ->
     tokenizer, vocabulary = tokenizer_of("byte-level BPE"), vocabulary_of("byte-level BPE")
     ids = random.Random(seed).choices(range(1, len(vocabulary)), k=200)
     assert tokenizer.decode(ids) == vocabulary.text_bytes(ids).decode("utf-8", "replace")
+
+
+def test_what_trims_or_pads_a_whole_text_is_off_in_the_middle() -> None:
+    tokenizer = byte_level_bpe()
+    tokenizer.normalizer = normalizers.Strip()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    vocabulary = Vocabulary(describe(tokenizer))
+    for data in (b"cat", b" cat", b"cat "):
+        assert vocabulary.text_bytes(vocabulary.encode(data)) == data
+
+
+def test_added_tokens_outside_the_byte_alphabet_stand_for_themselves() -> None:
+    tokenizer = byte_level_bpe()
+    tokens = ["é b", "a\u00a0b", "日本 語"]
+    tokenizer.add_tokens(tokens)
+    vocabulary = Vocabulary(describe(tokenizer))
+    for token in tokens:
+        index = tokenizer.token_to_id(token)
+        assert vocabulary.token_bytes[index] == tokenizer.decode([index]).encode() == token.encode()
+
+
+def test_the_unknown_token_has_no_bytes_even_where_it_is_not_marked_as_special() -> None:
+    assert vocabulary_of("words").token_bytes[0] is None
+    assert vocabulary_of("Unigram").token_bytes[0] is None
+
+
+def rank_vocabulary(path: Path, tokens: list[bytes]) -> Vocabulary:
+    path.write_bytes(b"".join(b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens)))
+    return read_vocabulary(str(path))
+
+
+def test_ranks_decide_which_pair_is_merged_first(tmp_path: Path) -> None:
+    vocabulary = rank_vocabulary(tmp_path / "ranks", [b"a", b"b", b"c", b"d", b"bc", b"ab"])
+    assert vocabulary.encode(b"abcd") == [0, 4, 3]
+
+
+def test_a_whole_word_in_a_rank_file_needs_no_merges(tmp_path: Path) -> None:
+    vocabulary = rank_vocabulary(tmp_path / "ranks", [b"a", b"b", b"c", b"abc"])
+    assert vocabulary.encode(b"abc") == [3]
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    {
+        "byte-level BPE": "byte-level BPE",
+        "bytes": "bytes",
+        "metaspace BPE": "SentencePiece BPE with byte fallback",
+        "Unigram": "SentencePiece Unigram",
+        "WordPiece": "WordPiece",
+        "BPE with a suffix": "BPE",
+        "characters": "characters",
+    }.items(),
+)
+def test_families_have_names(family: str, name: str) -> None:
+    assert vocabulary_of(family).family == name
+
+
+def test_byte_tokens_alone_are_a_byte_model() -> None:
+    description = describe(tokenizer_of("metaspace BPE"))
+    description["model"] |= {"vocab": {f"<0x{byte:02X}>": byte for byte in range(256)}, "merges": []}
+    vocabulary = Vocabulary(description | {"added_tokens": []})
+    assert vocabulary.family == "bytes"
+    assert vocabulary.encode("é".encode()) == [0xC3, 0xA9]
