@@ -221,7 +221,7 @@ def write_continuations(model: LlamaForCausalLM, stream: torch.Tensor, rounds: i
         sampling = {"do_sample": True, "top_k": 0} if index % 3 == 2 else {"do_sample": False}
         with torch.autocast("cpu", dtype=torch.bfloat16):
             # An end of text would stop a row and leave padding behind it: not wanted in training text.
-            ids = model.generate(
+            ids = model.generate(  # type: ignore[misc]
                 prompts,
                 attention_mask=torch.ones_like(prompts),
                 min_new_tokens=length,
@@ -230,7 +230,7 @@ def write_continuations(model: LlamaForCausalLM, stream: torch.Tensor, rounds: i
             )
         written.append(ids)
         print(f"  {len(written) * 128} continuations", flush=True)
-    return torch.cat(written)
+    return torch.cat(written)  # type: ignore[arg-type]
 
 
 # --- the three models ---------------------------------------------------------------------------------------------
@@ -238,9 +238,9 @@ def write_continuations(model: LlamaForCausalLM, stream: torch.Tensor, rounds: i
 
 def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path, **special: str) -> None:
     model.generation_config.pad_token_id = model.config.eos_token_id
-    model.to(torch.float16).save_pretrained(folder)
+    model.to(torch.float16).save_pretrained(folder)  # type: ignore[arg-type]
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-    model.to(torch.float32)
+    model.to(torch.float32)  # type: ignore[arg-type]
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ class RollbackLayer(CacheLayerMixin):
     is_croppable = True
 
     def __init__(self, capacity: int, window: int | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.capacity = capacity
         self.window = window
         self.is_sliding = window is not None

@@ -33,7 +33,7 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto") -> LoadedMo
     try:
         config = AutoConfig.from_pretrained(source)
         model = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=number)
-        model.to(where).eval()
+        model.to(where).eval()  # type: ignore[arg-type]
     except torch.OutOfMemoryError:
         raise HsdError(
             f"{name!r} does not fit into the memory of {where}; try --device cpu or a smaller model"

@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Set-up in one command, with nothing but Python: ``python3 dev.py demo | test | check``.
+
+Each makes the environment in ``.venv`` if it is not there or out of date. ``demo`` runs the main job on the embedded
+models, ``test`` runs the tests, ``check`` runs the linter and the type checker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+ENVIRONMENT = ROOT / ".venv"
+PROGRAMS = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
+STAMP = ENVIRONMENT / "installed"
+
+PROMPT = 'class Stack:\n    """A last-in, first-out collection."""\n\n    def __init__(self'
+JOBS = {
+    "demo": [["hsd", "generate", "-n", "120", PROMPT]],
+    "test": [["python", "-m", "pytest", "-n", "auto", *sys.argv[2:]]],
+    "check": [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy"],
+    ],
+}
+
+
+def install() -> None:
+    """The project and its development tools at the versions that were tested; nothing if that is done already."""
+    wanted = hashlib.sha256(
+        b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
+    ).hexdigest()
+    if STAMP.is_file() and STAMP.read_text() == wanted:
+        return
+    print("setting up .venv (PyTorch is large: this can take minutes)", file=sys.stderr)
+    venv.create(ENVIRONMENT, with_pip=True)
+    pip = [str(PROGRAMS / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--constraint", "constraints.txt", "--editable", ".[dev]"], cwd=ROOT, check=True)
+    STAMP.write_text(wanted)
+
+
+def main() -> int:
+    if len(sys.argv) < 2 or sys.argv[1] not in JOBS:
+        print(__doc__.strip(), file=sys.stderr)
+        return 2
+    install()
+    for program, *arguments in JOBS[sys.argv[1]]:
+        status = subprocess.run([str(PROGRAMS / program), *arguments], cwd=ROOT, stdin=subprocess.DEVNULL).returncode
+        if status != 0:
+            return status
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"dev.py: set-up failed: {' '.join(map(str, error.cmd))}")
