@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from hsd_cli.decoding.loop import Commit, Limits, decode
-from hsd_cli.decoding.sampling import SamplingSettings, Warper
+from hsd_cli.decoding.sampling import Warper
+from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.decoding.statistics import Statistics
 from hsd_cli.decoding.text import TextStream
 from hsd_cli.decoding.verification import VerificationRule
@@ -44,13 +45,15 @@ class TinyPair:
     drafter_vocabulary: Vocabulary
     order: int = 2
     seed: int = 5
+    target_padding: int = 0
+    drafter_padding: int = 0
 
     @property
     def prompt(self) -> list[int]:
         return self.target_vocabulary.encode(b"ab")
 
     def target(self) -> TableModel:
-        return TableModel(len(self.target_vocabulary), self.seed, self.order)
+        return TableModel(len(self.target_vocabulary) + self.target_padding, self.seed, self.order)
 
     def commits(
         self,
@@ -80,7 +83,7 @@ class TinyPair:
     ) -> Drafter:
         if algorithm == "ar":
             return NoDrafter(target.device)
-        drafter = TableModel(len(self.drafter_vocabulary), self.seed + 1, self.order)
+        drafter = TableModel(len(self.drafter_vocabulary) + self.drafter_padding, self.seed + 1, self.order)
         prompt = self.drafter_vocabulary.encode(b"ab") or [0]
         warp = Warper(settings, drafter.vocabulary_size, drafter.device)
         pair = Pair(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from hsd_cli.decoding.sampling import SamplingSettings
+from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.decoding.verification import Coupled, Randomness, Rejection
 from hsd_cli.drafting.protocol import Draft
 from hsd_cli.errors import UsageError
@@ -52,6 +52,19 @@ def test_draft_and_verify_have_exactly_the_targets_law(
     pair = tiny_pair(vocabularies)
     difference = largest_difference(iteration_law(pair, algorithm, settings), exact_law(pair, settings, 3))
     assert difference < 1e-6
+
+
+@pytest.mark.parametrize(("target_padding", "drafter_padding"), [(2, 0), (0, 2), (1, 3)])
+@pytest.mark.parametrize("algorithm", [*HETEROGENEOUS, "sd"])
+def test_padded_heads_are_the_same_vocabulary(algorithm: str, target_padding: int, drafter_padding: int) -> None:
+    pair, settings = tiny_pair("same"), SETTINGS["temperature 1"]
+    pair.target_padding, pair.drafter_padding = target_padding, drafter_padding
+    # The padding is part of the target's distribution, as it is in `generate`; it is never drafted.
+    assert largest_difference(iteration_law(pair, algorithm, settings), exact_law(pair, settings, 3)) < 1e-6
+    commits = pair.commits(algorithm, Rejection(Randomness(torch.Generator().manual_seed(1))), settings, 300, eos=False)
+    drafted = {piece.token for commit in commits for piece in commit.pieces if piece.drafted}
+    assert drafted
+    assert max(drafted) < len(pair.target_vocabulary)
 
 
 @pytest.mark.parametrize("algorithm", HETEROGENEOUS)

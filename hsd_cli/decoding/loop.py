@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Literal
 
 import torch
@@ -40,11 +41,15 @@ class Piece:
 
 @dataclass(frozen=True)
 class Commit:
-    """One iteration's outcome. ``drafted`` and ``accepted`` count proposals; ``tail`` is text that was held back."""
+    """One iteration's outcome, ``seconds`` after decoding began.
+
+    ``drafted`` and ``accepted`` count proposals; ``tail`` is text that was held back until the end.
+    """
 
     pieces: tuple[Piece, ...]
     drafted: int
     accepted: int
+    seconds: float
     tail: str = ""
     finish_reason: FinishReason | None = None
 
@@ -75,6 +80,7 @@ def decode(
             f"the prompt has {len(prompt)} tokens and the target's context holds {target.context_size}; shorten it"
         )
     budget = min(limits.max_new_tokens, room)
+    begun = perf_counter()
     statistics.prompt_tokens = len(prompt)
     warper.follow(prompt, 0)
     if len(prompt) > 1:
@@ -95,10 +101,10 @@ def decode(
         if text.stopped:
             reason = "stop"
         statistics.count(len(draft), accepted, len(pieces))
+        tail = "" if reason is None else text.finish()
+        yield Commit(pieces, len(draft), accepted, perf_counter() - begun, tail, reason)
         if reason is not None:
-            yield Commit(pieces, len(draft), accepted, text.finish(), reason)
             return
-        yield Commit(pieces, len(draft), accepted)
         ids += tokens
         warper.follow(ids, len(ids) - len(tokens))
         with clock.phase("draft"):

@@ -1,0 +1,43 @@
+"""The layers: each folder imports only from those below it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "hsd_cli"
+# From top to bottom. `bench` stands beside the commands: it drives the engine.
+LAYERS = [
+    ["app", "__main__"],
+    ["commands", "bench"],
+    ["ui"],
+    ["engine"],
+    ["planner"],
+    ["decoding"],
+    ["drafting"],
+    ["vocab"],
+    ["runtime"],
+    ["models"],
+    ["errors", "__init__"],
+]
+DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}
+
+
+def imported_layers(source: Path) -> set[str]:
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            modules.add(node.module)
+        elif isinstance(node, ast.Import):
+            modules.update(alias.name for alias in node.names)
+    parts = [module.split(".") for module in modules if module.startswith("hsd_cli")]
+    return {part[1] if len(part) > 1 else "__init__" for part in parts}
+
+
+@pytest.mark.parametrize("source", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downwards(source: Path) -> None:
+    layer = source.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    upwards = {name for name in imported_layers(source) if DEPTH[name] < DEPTH[layer]}
+    assert not upwards, f"{layer} must not know {upwards}"
