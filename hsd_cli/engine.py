@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 
 from hsd_cli.decoding.loop import Commit, Limits, decode
-from hsd_cli.decoding.sampling import SamplingSettings, Warper
+from hsd_cli.decoding.sampling import Warper
+from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.decoding.statistics import Statistics
 from hsd_cli.decoding.text import TextStream
 from hsd_cli.decoding.verification import Coupled, Randomness, Rejection, VerificationRule

@@ -10,7 +10,8 @@ import torch
 from transformers import MambaConfig, MambaForCausalLM, PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from hsd_cli.decoding.loop import Limits, decode
-from hsd_cli.decoding.sampling import SamplingSettings, Warper
+from hsd_cli.decoding.sampling import Warper
+from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.decoding.statistics import Statistics
 from hsd_cli.decoding.text import TextStream
 from hsd_cli.decoding.verification import Coupled

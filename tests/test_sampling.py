@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
-from hsd_cli.decoding.sampling import SamplingSettings, Warper
+from hsd_cli.decoding.sampling import Warper
+from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.errors import UsageError
 
 SIZE = 40

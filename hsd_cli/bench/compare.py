@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from hsd_cli.decoding.sampling import SamplingSettings
+from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.engine import Engine, Request
 from hsd_cli.models.locate import model_source
 from hsd_cli.models.train_embedded import read_corpus

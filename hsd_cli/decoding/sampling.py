@@ -1,9 +1,8 @@
-"""The user's sampling settings: from logits to the distribution that the text is drawn from."""
+"""From logits to the distribution that the text is drawn from, by the user's sampling settings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from transformers import (
@@ -14,34 +13,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from hsd_cli.errors import UsageError
-
-
-@dataclass(frozen=True)
-class SamplingSettings:
-    """Temperature 0 is greedy decoding; the defaults of the others change nothing. Raises ``UsageError``."""
-
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-
-    def __post_init__(self) -> None:
-        checks = (
-            (self.temperature >= 0, f"--temperature must be 0 (greedy) or more, not {self.temperature}"),
-            (self.top_k >= 0, f"--top-k must be 0 (off) or more, not {self.top_k}"),
-            (0 < self.top_p <= 1, f"--top-p must be above 0 and at most 1 (off), not {self.top_p}"),
-            (0 <= self.min_p <= 1, f"--min-p must be from 0 (off) to 1, not {self.min_p}"),
-            (self.repetition_penalty > 0, f"--repetition-penalty must be above 0, not {self.repetition_penalty}"),
-        )
-        for holds, sentence in checks:
-            if not holds:
-                raise UsageError(sentence)
-
-    @property
-    def greedy(self) -> bool:
-        return self.temperature == 0
+from hsd_cli.decoding.settings import SamplingSettings
 
 
 class Warper:
