@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
+from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.errors import EXIT_INTERRUPTED, HsdError, UsageError
+from hsd_cli.models.locate import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 
 if TYPE_CHECKING:
     from hsd_cli.engine import Engine, Generation, Request
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 Algorithm = Literal["auto", "ar", "sd", "slem", "tli", "union"]
 Verification = Literal["rejection", "coupled"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 MODELS = "Models"
 TEXT = "Text"
@@ -39,12 +42,12 @@ def generate(
         typer.Option("-d", "--draft", help="Model that guesses ahead; any tokenizer.", rich_help_panel=MODELS),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.", rich_help_panel=MODELS)] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=MODELS)] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="Number format of the weights.", rich_help_panel=MODELS)] = "auto",
     draft_device: Annotated[
         str | None, typer.Option(help="The drafter's device, if another one.", rich_help_panel=MODELS)
     ] = None,
     draft_dtype: Annotated[
-        str | None, typer.Option(help="The drafter's dtype, if another one.", rich_help_panel=MODELS)
+        Dtype | None, typer.Option(help="The drafter's dtype, if another one.", rich_help_panel=MODELS)
     ] = None,
     file: Annotated[
         Path | None, typer.Option("-f", "--file", help="Read (more of) the prompt from a file.", rich_help_panel=TEXT)
@@ -83,6 +86,8 @@ def generate(
     seed: Annotated[
         int | None,
         typer.Option(
+            min=0,
+            max=(1 << 32) - 1,
             help="Fixes the sampled text, the same for every algorithm and drafter (it implies `coupled`).",
             show_default=False,
             rich_help_panel=SAMPLING,
@@ -140,35 +145,42 @@ def generate(
     """
     if debug:
         os.environ["HSD_DEBUG"] = "1"
-    text = _read_prompt(prompt, file)
-    if not text:
+    given = _read_prompt(prompt, file)
+    if not given:
         raise UsageError("the prompt is empty; give it as an argument, with --file, or on standard input")
+    if "" in (stop or []):
+        raise UsageError("--stop must not be empty")
     target_name, draft_name = _choose_models(target, draft, algorithm)
-
-    from hsd_cli.decoding.sampling import SamplingSettings
-    from hsd_cli.engine import Engine, Request
-    from hsd_cli.runtime.loading import load_model
-
-    request = Request(
-        prompt=text,
-        system=system,
-        chat=chat,
-        algorithm=algorithm,
-        lookahead=lookahead,
-        max_new_tokens=max_new_tokens,
-        sampling=SamplingSettings(temperature, top_k, top_p, min_p, repetition_penalty),
-        verification=verification,
-        seed=seed,
-        stops=tuple(_checked_stops(stop or [])),
-    )
-    if target is None and not quiet:
-        _say(f"no --target given: using the embedded {target_name}" + (f" with {draft_name}" if draft_name else ""))
+    sampling = SamplingSettings(temperature, top_k, top_p, min_p, repetition_penalty)
+    text = _valid(given)
     with ExitStack() as files:
         sink = files.enter_context(_open_output(output)) if output else sys.stdout
+        if text != given and not quiet:
+            _say("the prompt is not valid UTF-8; what cannot be read is replaced by \ufffd")
+        if target is None and not quiet:
+            _say(f"no --target given: using {target_name}" + (f" with {draft_name}" if draft_name else ""))
+
+        from hsd_cli.engine import Engine, Request
+        from hsd_cli.runtime.loading import load_model
+
+        request = Request(
+            prompt=text,
+            system=None if system is None else _valid(system),
+            chat=chat,
+            algorithm=algorithm,
+            lookahead=lookahead,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            verification=verification,
+            seed=seed,
+            stops=tuple(map(_valid, stop or [])),
+        )
         engine = Engine(
             load_model(target_name, device, dtype),
             load_model(draft_name, draft_device or device, draft_dtype or dtype) if draft_name else None,
         )
+        if output is not None and output.is_file():
+            sink.truncate(0)  # not before: a model that cannot be loaded must not cost the file's old text
         report = _run(engine, request, None if json else sink)
         if json:
             _write_json(report, sink)
@@ -181,11 +193,11 @@ def generate(
 def _read_prompt(prompt: str | None, file: Path | None) -> str:
     """Standard input (piped, or asked for by ``-``), then the file, then the argument; a blank line between them."""
     parts: list[str] = []
-    if prompt == "-" or not sys.stdin.isatty():
-        parts.append(_decode(sys.stdin.buffer.read(), "standard input"))
+    if sys.stdin is not None and (prompt == "-" or not sys.stdin.isatty()):
+        parts.append(_decode(sys.stdin.buffer.read()))
     if file is not None:
         try:
-            parts.append(_decode(file.read_bytes(), str(file)))
+            parts.append(_decode(file.read_bytes()))
         except OSError as error:
             raise HsdError(f"cannot read {str(file)!r}: {error.strerror}") from error
     if prompt not in (None, "-"):
@@ -194,17 +206,17 @@ def _read_prompt(prompt: str | None, file: Path | None) -> str:
     return "\n\n".join([*(part.rstrip("\n") for part in parts[:-1]), *parts[-1:]])
 
 
-def _decode(data: bytes, source: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        _say(f"{source} is not valid UTF-8; what cannot be read is replaced by \ufffd")
-        return data.decode("utf-8-sig", errors="replace")
+def _decode(data: bytes) -> str:
+    """Text as Python passes arguments: bytes that are not UTF-8 become surrogates."""
+    return data.decode("utf-8-sig", "surrogateescape")
+
+
+def _valid(text: str) -> str:
+    """``text`` without such surrogates, which no tokenizer takes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _choose_models(target: str | None, draft: str | None, algorithm: Algorithm) -> tuple[str, str | None]:
-    from hsd_cli.models.locate import EMBEDDED_DRAFTER, EMBEDDED_TARGET
-
     if target is None:
         target, draft = EMBEDDED_TARGET, draft or EMBEDDED_DRAFTER
     if draft is None and algorithm not in ("auto", "ar"):
@@ -212,15 +224,9 @@ def _choose_models(target: str | None, draft: str | None, algorithm: Algorithm) 
     return target, None if algorithm == "ar" else draft
 
 
-def _checked_stops(stops: list[str]) -> list[str]:
-    if "" in stops:
-        raise UsageError("--stop must not be empty")
-    return stops
-
-
 def _open_output(path: Path) -> TextIO:
     try:
-        return path.open("w", encoding="utf-8", newline="")
+        return path.open("a", encoding="utf-8", newline="")
     except OSError as error:
         raise HsdError(f"cannot write {str(path)!r}: {error.strerror}") from error
 
@@ -248,8 +254,9 @@ def _run(engine: Engine, request: Request, sink: TextIO | None) -> RunReport:
         pass
     except torch.OutOfMemoryError:
         raise HsdError("the device ran out of memory; try a shorter prompt, --dtype bfloat16 or --device cpu") from None
-    if on_terminal and sink is not None and not "".join(texts).endswith("\n"):
-        sink.write("\n")
+    finally:
+        if on_terminal and sink is not None and not "".join(texts).endswith("\n"):
+            sink.write("\n")
     return _report(engine, request, generation, "".join(texts), ids, reason)
 
 
@@ -287,7 +294,9 @@ def _write_json(report: RunReport, sink: TextIO) -> None:
     from dataclasses import asdict
     from json import dumps
 
-    sink.write(dumps(asdict(report), ensure_ascii=False) + "\n")
+    # ASCII alone, which no terminal obeys and every encoding has.
+    sink.write(dumps(asdict(report)) + "\n")
+    sink.flush()
 
 
 def _say(message: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
-from hsd_cli.errors import HsdError
+from hsd_cli.errors import HsdError, UsageError
 
 EMBEDDED = "embedded:"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
@@ -26,6 +27,8 @@ def embedded_folder(name: str) -> Path | None:
 
 def model_source(name: str) -> str:
     """What the loading functions of transformers take for ``name``. Raises ``HsdError`` for what cannot exist."""
+    if not name:
+        raise UsageError("the name of a model is empty; give a folder or an id on the hub")
     folder = embedded_folder(name) or Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -35,6 +38,27 @@ def model_source(name: str) -> str:
         raise HsdError(f"{name!r} is a file; give the folder of a Hugging Face model, or an id on the hub")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise HsdError(f"no folder {name!r}; give the folder of a Hugging Face model, or an id on the hub")
+    return _hub_source(name)
+
+
+@lru_cache
+def _hub_source(name: str) -> str:
+    """The id itself while the hub answers, else the folder of what was downloaded before.
+
+    Asked once: the loading functions would wait half a minute for an unreachable hub, for every file again.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    try:
+        try:
+            HfApi().model_info(name, timeout=10)
+        except (HFValidationError, RepositoryNotFoundError):
+            raise
+        except Exception:  # no network, offline mode, a proxy's refusal, the hub's own trouble
+            return snapshot_download(name, local_files_only=True)
+    except Exception as error:
+        raise explain_failure(name, "model", error) from error
     return name
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from hsd_cli.errors import HsdError
 from hsd_cli.models.locate import explain_failure, model_source
@@ -31,9 +32,16 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto") -> LoadedMo
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
-        config = AutoConfig.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=number)
-        model.to(where).eval()  # type: ignore[arg-type]
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise HsdError(f"{name!r} is a {config.model_type} model; hsd needs a causal language model")
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, config=config, dtype=number, output_loading_info=True
+        )
+        model, report = loaded
+        if missing := sorted(report["missing_keys"]):  # the library would fill them with random numbers
+            raise HsdError(f"{name!r} lacks {len(missing)} of its weights ({missing[0]}, ...); download it again")
+        model.to(where).eval()
     except torch.OutOfMemoryError:
         raise HsdError(
             f"{name!r} does not fit into the memory of {where}; try --device cpu or a smaller model"

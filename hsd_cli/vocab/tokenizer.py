@@ -31,7 +31,7 @@ class ModelTokenizer:
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(model_source(name))
+            tokenizer = AutoTokenizer.from_pretrained(model_source(name), trust_remote_code=False)
         except HsdError:
             raise
         except Exception as error:  # the library raises whatever its converters stumble over
