@@ -1,4 +1,4 @@
-"""Trains the embedded models: ``python -m hsd_cli.models.train_embedded [--out FOLDER] [--quick]``.
+"""Trains the embedded models: ``python -m hsd_cli.models.train_embedded [--out FOLDER] [--keep-target] [--quick]``.
 
 The text is the source of the running Python's standard library (PSF-2.0). Three models come out: a byte-level
 *target*, a SentencePiece-style *drafter* that shares no tokenizer with it, and a *twin* drafter that shares the
@@ -43,8 +43,8 @@ class Shape:
 
 
 TARGET = Shape(vocabulary=4096, hidden=192, layers=12, heads=6, feed_forward=512, steps=700)
-TWIN = Shape(vocabulary=4096, hidden=128, layers=2, heads=4, feed_forward=384, steps=300)
-DRAFTER = Shape(vocabulary=3072, hidden=128, layers=2, heads=4, feed_forward=384, steps=900)
+TWIN = Shape(vocabulary=4096, hidden=128, layers=2, heads=4, feed_forward=384, steps=500)
+DRAFTER = Shape(vocabulary=3072, hidden=128, layers=2, heads=4, feed_forward=384, steps=1800)
 
 
 # --- text ---------------------------------------------------------------------------------------------------------
@@ -246,6 +246,7 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path, **special:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "embedded")
+    parser.add_argument("--keep-target", action="store_true", help="train drafters for the target that is in FOLDER")
     parser.add_argument("--quick", action="store_true", help="a few steps of each, to try the script")
     arguments = parser.parse_args()
     share = 0.01 if arguments.quick else 1.0
@@ -274,34 +275,35 @@ def main() -> None:
         }
         print(f"{name}: {parameters:,} parameters, held-out {loss:.3f} nats per token", flush=True)
 
-    tokenizer = byte_level_tokenizer(training, TARGET.vocabulary)
+    if arguments.keep_target:
+        target = LlamaForCausalLM.from_pretrained(arguments.out / "target", dtype=torch.float32)
+        tokenizer = Tokenizer.from_file(str(arguments.out / "target" / "tokenizer.json"))
+    else:
+        tokenizer = byte_level_tokenizer(training, TARGET.vocabulary)
     eos = token_id(tokenizer, "<|endoftext|>")
     stream, unseen = pack(tokenizer, training, eos), pack(tokenizer, held_out, eos)
-    print(f"{len(stream):,} training tokens", flush=True)
-    target = new_model(TARGET, eos, eos)
-    train(target, stream, int(TARGET.steps * share))
+    if not arguments.keep_target:
+        target = new_model(TARGET, eos, eos)
+        train(target, stream, int(TARGET.steps * share))
+        save(target, tokenizer, arguments.out / "target", eos_token="<|endoftext|>", bos_token="<|endoftext|>")
     report("target", TARGET, target, unseen)
-    save(target, tokenizer, arguments.out / "target", eos_token="<|endoftext|>", bos_token="<|endoftext|>")
 
+    # The drafters read the text once and what the target writes three times.
     continuations = write_continuations(target, stream, rounds=max(1, int(36 * share)))
-    # The drafters read the text once and what the target writes twice.
-    own_text = continuations.flatten()
-    mixture = torch.cat([stream, own_text, own_text])
-
-    twin = new_model(TWIN, eos, eos)
-    train(twin, mixture, int(TWIN.steps * share), distillation_loss(target))
-    report("twin", TWIN, twin, unseen)
-    save(twin, tokenizer, arguments.out / "twin", eos_token="<|endoftext|>", bos_token="<|endoftext|>")
 
     foreign = sentencepiece_style_tokenizer(training, DRAFTER.vocabulary)
     end = token_id(foreign, "</s>")
     written = [tokenizer.decode(ids, skip_special_tokens=True) for ids in continuations.tolist()]
-    written_ids = pack(foreign, written, end)
-    mixture = torch.cat([pack(foreign, training, end), written_ids, written_ids])
+    mixture = torch.cat([pack(foreign, training, end), *3 * [pack(foreign, written, end)]])
     drafter = new_model(DRAFTER, token_id(foreign, "<s>"), end)
     train(drafter, mixture, int(DRAFTER.steps * share))
     report("drafter", DRAFTER, drafter, pack(foreign, held_out, end))
     save(drafter, foreign, arguments.out / "drafter", bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+    twin = new_model(TWIN, eos, eos)
+    train(twin, torch.cat([stream, *3 * [continuations.flatten()]]), int(TWIN.steps * share), distillation_loss(target))
+    report("twin", TWIN, twin, unseen)
+    save(twin, tokenizer, arguments.out / "twin", eos_token="<|endoftext|>", bos_token="<|endoftext|>")
 
     (arguments.out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
 
