@@ -23,7 +23,8 @@ class ModelTokenizer:
         self._tokenizer = tokenizer
         self._name = name
         own = tokenizer.eos_token_id
-        self._eos_ids = tuple(eos_ids) or (() if own is None else (own,))
+        # Of several, the tokenizer's own comes first: it is the one that ends a reply.
+        self._eos_ids = tuple(sorted(eos_ids, key=lambda eos: eos != own)) or (() if own is None else (own,))
 
     @classmethod
     def load(cls, name: str, eos_ids: Sequence[int] = ()) -> ModelTokenizer:
