@@ -76,7 +76,6 @@ def _slem(pair: Pair) -> Drafter:
         (pair.drafter.vocabulary, pair.target.vocabulary),
         len(pair.target.prompt),
         pair.warp,
-        pair.rule,
         pair.clock,
         pair.target.model,
     )

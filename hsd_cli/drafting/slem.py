@@ -9,14 +9,18 @@ import torch
 
 from hsd_cli.drafting.context import Context
 from hsd_cli.drafting.model_drafter import ModelDrafter
-from hsd_cli.drafting.protocol import Draft, ProposalRule, Warp
+from hsd_cli.drafting.protocol import Draft, Warp
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.model import LanguageModel
 from hsd_cli.vocab.vocabulary import Vocabulary
 
 
 class StringMatchDrafter(ModelDrafter):
-    """Drafts text in the drafter's own vocabulary and proposes its tokens in the target's, as point masses."""
+    """Drafts text in the drafter's own vocabulary and proposes its tokens in the target's, as point masses.
+
+    The draft is the drafter's likeliest text, at any temperature: what a point mass is accepted with is the target's
+    probability of it, which is highest there (the paper samples the draft).
+    """
 
     name = "slem"
 
@@ -27,14 +31,12 @@ class StringMatchDrafter(ModelDrafter):
         vocabularies: tuple[Vocabulary, Vocabulary],
         prompt_length: int,
         warp: Warp,
-        rule: ProposalRule,
         clock: PhaseClock,
         target: LanguageModel,
     ) -> None:
         super().__init__(model, context, warp, clock)
         self._drafter_vocabulary, self._target_vocabulary = vocabularies
         self._target_length = prompt_length
-        self._rule = rule
         self._target = target
 
     def draft(self, lookahead: int, position: int) -> Draft:
@@ -42,8 +44,7 @@ class StringMatchDrafter(ModelDrafter):
         steps = ceil(lookahead * len(self._context.ids) / self._target_length)
 
         def choose(logits: torch.Tensor, step: int) -> torch.Tensor:
-            q = self._warp.probabilities(logits, self._drafted)[0]
-            return self._rule.propose(q, position + step)
+            return self._warp.probabilities(logits, self._drafted)[0].argmax()
 
         drafted = self._roll_out(steps, choose).tolist()
         with self._clock.phase("translate"):
