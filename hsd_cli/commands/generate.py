@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
@@ -157,12 +159,17 @@ def generate(
         sink = files.enter_context(_open_output(output)) if output else sys.stdout
         if text != given and not quiet:
             _say("the prompt is not valid UTF-8; what cannot be read is replaced by \ufffd")
-        if target is None and not quiet:
-            _say(f"no --target given: using {target_name}" + (f" with {draft_name}" if draft_name else ""))
+        with _leaving_at_once():
+            if target is None and not quiet:
+                _say(f"no --target given: using {target_name}" + (f" with {draft_name}" if draft_name else ""))
 
-        from hsd_cli.engine import Engine, Request
-        from hsd_cli.runtime.loading import load_model
+            from hsd_cli.engine import Engine, Request
+            from hsd_cli.runtime.loading import load_model
 
+            engine = Engine(
+                load_model(target_name, device, dtype),
+                load_model(draft_name, draft_device or device, draft_dtype or dtype) if draft_name else None,
+            )
         request = Request(
             prompt=text,
             system=None if system is None else _valid(system),
@@ -174,10 +181,6 @@ def generate(
             verification=verification,
             seed=seed,
             stops=tuple(map(_valid, stop or [])),
-        )
-        engine = Engine(
-            load_model(target_name, device, dtype),
-            load_model(draft_name, draft_device or device, draft_dtype or dtype) if draft_name else None,
         )
         if output is not None and output.is_file():
             sink.truncate(0)  # not before: a model that cannot be loaded must not cost the file's old text
@@ -214,6 +217,18 @@ def _decode(data: bytes) -> str:
 def _valid(text: str) -> str:
     """``text`` without such surrogates, which no tokenizer takes."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+@contextmanager
+def _leaving_at_once() -> Iterator[None]:
+    """Ctrl-C ends the process here and now: there is no text to keep yet, and an exception would be lost in imports."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # a shell's background job ignores the signal
+        signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_INTERRUPTED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _choose_models(target: str | None, draft: str | None, algorithm: Algorithm) -> tuple[str, str | None]:

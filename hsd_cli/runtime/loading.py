@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.hub import extract_commit_hash
 
 from hsd_cli.errors import HsdError
 from hsd_cli.models.locate import explain_failure, model_source
@@ -50,7 +51,9 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto") -> LoadedMo
         raise
     except Exception as error:  # the library reports missing, foreign and damaged files in many ways
         raise explain_failure(name, "model", error) from error
-    return LoadedModel(name, model, getattr(config, "_commit_hash", None), _eos_ids(model))
+    # Without the hub, the folder of the download has the commit's name.
+    revision = extract_commit_hash(f"{source}/config.json", getattr(config, "_commit_hash", None))
+    return LoadedModel(name, model, revision, _eos_ids(model))
 
 
 def _eos_ids(model: PreTrainedModel) -> tuple[int, ...]:

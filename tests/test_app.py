@@ -1,0 +1,128 @@
+"""The command line itself: what it loads, what it refuses, and how it fails."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from hsd_cli import __version__
+from hsd_cli.commands import generate
+from tests.cli import hsd, shell_hsd
+
+LIGHT = [
+    ["--help"],
+    ["--version"],
+    ["generate", "--help"],
+    ["vocab-diff", "--help"],
+    ["generate", ""],
+    ["generate", "-n", "0", "x"],
+    ["generate", "--dtype", "int3", "x"],
+    ["generate", "--temperature", "-1", "x"],
+    ["generate", "--stop", "", "x"],
+    ["generate", "-t", "some/model", "-a", "tli", "x"],
+    ["generate", "-o", "/no/such/folder/file", "x"],
+]
+HEAVY = ("torch", "transformers", "tokenizers", "huggingface_hub", "numpy")
+WATCHED = f"""
+import os, sys
+from hsd_cli.app import main
+sys.stdout = sys.stderr = open(os.devnull, "w")
+for arguments in {LIGHT!r}:
+    sys.argv = ["hsd", *arguments]
+    try:
+        main()
+    except SystemExit:
+        pass
+    print(arguments, [name for name in {HEAVY!r} if name in sys.modules], file=sys.__stdout__)
+"""
+
+
+def test_help_and_wrong_usage_load_nothing_heavy() -> None:
+    done = subprocess.run([sys.executable, "-c", WATCHED], input="", capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{arguments} []" for arguments in LIGHT]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--temperature", "-1"], "--temperature must be 0 (greedy) or more, not -1.0"),
+        (["--temperature", "inf"], "--temperature must be 0 (greedy) or more, not inf"),
+        (["--temperature", "nan"], "--temperature must be 0 (greedy) or more, not nan"),
+        (["--top-k", "-1"], "--top-k must be 0 (off) or more, not -1"),
+        (["--top-p", "0"], "--top-p must be above 0 and at most 1 (off), not 0.0"),
+        (["--min-p", "1.5"], "--min-p must be from 0 (off) to 1, not 1.5"),
+        (["--repetition-penalty", "0"], "--repetition-penalty must be above 0, not 0.0"),
+        (["--stop", "."], None),
+        (["--stop", ""], "--stop must not be empty"),
+        (["-t", "some/model", "-a", "slem"], "--algorithm slem needs a drafter; add --draft MODEL"),
+    ],
+)
+def test_impossible_settings_are_one_line_and_exit_code_2(arguments: list[str], sentence: str | None) -> None:
+    if sentence is None:  # the same command line with nothing wrong gets as far as the model
+        assert hsd("generate", "-t", "embedded:none", "x", *arguments).code == 1
+    else:
+        assert hsd("generate", "x", *arguments) == (2, "", f"hsd: {sentence}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--none", "-n 0", "-n many", "--lookahead 0", "-a magic", "--dtype int3", "--seed -1", f"--seed {1 << 32}"],
+)
+def test_what_the_options_do_not_take_is_a_usage_error(arguments: str) -> None:
+    result = hsd("generate", "x", *arguments.split())
+    assert (result.code, result.out) == (2, "")
+    assert "Usage:" in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("stdin", [b"", b"\xef\xbb\xbf"], ids=["nothing", "byte order mark"])
+def test_an_empty_prompt_is_refused(stdin: bytes) -> None:
+    sentence = "hsd: the prompt is empty; give it as an argument, with --file, or on standard input\n"
+    for arguments in ([], [""], ["-"]):
+        assert hsd("generate", *arguments, stdin=stdin) == (2, "", sentence)
+
+
+def test_version_and_help_go_to_stdout() -> None:
+    assert hsd("--version") == (0, f"hsd {__version__}\n", "")
+    help_text = hsd("generate", "--help")
+    assert (help_text.code, help_text.err) == (0, "")
+    options = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", help_text.out))
+    assert {
+        "-t",
+        "-d",
+        "-a",
+        "-n",
+        "-f",
+        "-o",
+        "-q",
+        "--raw",
+        "--no-stats",
+        "--draft-dtype",
+        "--verification",
+    } <= options
+
+
+def test_a_traceback_is_shown_only_on_demand() -> None:
+    """Also the one test of ``python -m hsd_cli`` with a failure."""
+    quiet = shell_hsd("generate", "-t", "embedded:none", "x")
+    loud = shell_hsd("generate", "-t", "embedded:none", "--debug", "x")
+    assert (quiet.code, quiet.out) == (1, "")
+    assert quiet.err.startswith("hsd: no embedded model 'embedded:none'; there are embedded:")
+    assert quiet.err.count("\n") == 1
+    assert loud.code == 1
+    assert "Traceback" in loud.err
+
+
+def test_an_unforeseen_error_is_one_harmless_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*_: object) -> str:
+        raise LookupError("first line\nsecond line \x1b[2J")
+
+    monkeypatch.setattr(generate, "_read_prompt", explode)
+    sentence = r"hsd: LookupError: first line second line \x1b[2J (HSD_DEBUG=1 shows where)"
+    assert hsd("generate", "x") == (1, "", sentence + "\n")
+    monkeypatch.setenv("HSD_DEBUG", "1")
+    with pytest.raises(LookupError):
+        hsd("generate", "x")
