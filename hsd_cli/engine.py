@@ -52,6 +52,7 @@ class Generation:
     verification: Verification
     seed: int | None
     commits: Iterator[Commit]
+    text: TextStream
     statistics: Statistics
     clock: PhaseClock
 
@@ -76,6 +77,9 @@ class Engine:
         clock, statistics = PhaseClock(), Statistics()
         target = Side(model, self._target_tokenizer.vocabulary, prompt)
         algorithm, drafter = self._drafter(request, target, chat, capacity, rule, clock)
+        text = TextStream(
+            target.vocabulary, request.stops, drop_leading_space=chat and self._target_tokenizer.adds_dummy_space
+        )
         commits = decode(
             model,
             drafter,
@@ -83,15 +87,11 @@ class Engine:
             Limits(request.max_new_tokens, request.lookahead, frozenset(self.target.eos_ids)),
             rule=rule,
             warper=Warper(request.sampling, model.vocabulary_size, model.device),
-            text=TextStream(
-                target.vocabulary,
-                request.stops,
-                drop_leading_space=chat and self._target_tokenizer.adds_dummy_space,
-            ),
+            text=text,
             clock=clock,
             statistics=statistics,
         )
-        return Generation(algorithm, verification, seed, commits, statistics, clock)
+        return Generation(algorithm, verification, seed, commits, text, statistics, clock)
 
     def _uses_chat(self, request: Request) -> bool:
         templated = self._target_tokenizer.has_chat_template

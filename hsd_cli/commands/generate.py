@@ -257,16 +257,20 @@ def _run(engine: Engine, request: Request, sink: TextIO | None) -> RunReport:
     texts: list[str] = []
     ids: list[int] = []
     reason = "interrupt"
+
+    def show(text: str) -> None:
+        texts.append(text)
+        if sink is not None:
+            sink.write(visible(text) if on_terminal else text)
+            sink.flush()
+
     try:
         for commit in generation.commits:
-            texts.append(commit.text)
             ids += [piece.token for piece in commit.pieces]
             reason = commit.finish_reason or reason
-            if sink is not None:
-                sink.write(visible(commit.text) if on_terminal else commit.text)
-                sink.flush()
+            show(commit.text)
     except KeyboardInterrupt:
-        pass
+        show(generation.text.finish())  # what waited for the rest of a character or a stop string
     except torch.OutOfMemoryError:
         raise HsdError("the device ran out of memory; try a shorter prompt, --dtype bfloat16 or --device cpu") from None
     finally:

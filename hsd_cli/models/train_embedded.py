@@ -32,7 +32,10 @@ SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "encodings", "
 
 @dataclass(frozen=True)
 class Shape:
-    """Size of one model and the length of its training (``steps`` of ``BATCH * SEQUENCE`` tokens)."""
+    """Size of one model and its training: ``steps`` of ``BATCH * SEQUENCE`` tokens.
+
+    A drafter's diet is the text once and what the target writes ``own_text`` times.
+    """
 
     vocabulary: int
     hidden: int
@@ -40,11 +43,12 @@ class Shape:
     heads: int
     feed_forward: int
     steps: int
+    own_text: int = 0
 
 
 TARGET = Shape(vocabulary=4096, hidden=192, layers=12, heads=6, feed_forward=512, steps=700)
-TWIN = Shape(vocabulary=4096, hidden=128, layers=2, heads=4, feed_forward=384, steps=500)
-DRAFTER = Shape(vocabulary=3072, hidden=128, layers=2, heads=4, feed_forward=384, steps=1800)
+TWIN = Shape(vocabulary=4096, hidden=128, layers=2, heads=4, feed_forward=384, steps=300, own_text=2)
+DRAFTER = Shape(vocabulary=3072, hidden=128, layers=2, heads=4, feed_forward=384, steps=1800, own_text=3)
 
 
 # --- text ---------------------------------------------------------------------------------------------------------
@@ -288,20 +292,22 @@ def main() -> None:
         save(target, tokenizer, arguments.out / "target", eos_token="<|endoftext|>", bos_token="<|endoftext|>")
     report("target", TARGET, target, unseen)
 
-    # The drafters read the text once and what the target writes three times.
     continuations = write_continuations(target, stream, rounds=max(1, int(36 * share)))
+    random_state = torch.get_rng_state()  # each drafter starts from here, whichever else is trained
 
     foreign = sentencepiece_style_tokenizer(training, DRAFTER.vocabulary)
     end = token_id(foreign, "</s>")
     written = [tokenizer.decode(ids, skip_special_tokens=True) for ids in continuations.tolist()]
-    mixture = torch.cat([pack(foreign, training, end), *3 * [pack(foreign, written, end)]])
+    mixture = torch.cat([pack(foreign, training, end), *DRAFTER.own_text * [pack(foreign, written, end)]])
     drafter = new_model(DRAFTER, token_id(foreign, "<s>"), end)
     train(drafter, mixture, int(DRAFTER.steps * share))
     report("drafter", DRAFTER, drafter, pack(foreign, held_out, end))
     save(drafter, foreign, arguments.out / "drafter", bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
+    torch.set_rng_state(random_state)
     twin = new_model(TWIN, eos, eos)
-    train(twin, torch.cat([stream, *3 * [continuations.flatten()]]), int(TWIN.steps * share), distillation_loss(target))
+    mixture = torch.cat([stream, *TWIN.own_text * [continuations.flatten()]])
+    train(twin, mixture, int(TWIN.steps * share), distillation_loss(target))
     report("twin", TWIN, twin, unseen)
     save(twin, tokenizer, arguments.out / "twin", eos_token="<|endoftext|>", bos_token="<|endoftext|>")
 

@@ -55,11 +55,11 @@ class CachedModel:
                 f"{model.config.model_type} keeps a recurrent state that cannot be rolled back; "
                 "choose a model with plain or sliding-window attention"
             )
-        self._cache = RollbackCache(text_config, capacity)
+        self.context_size: int = getattr(text_config, "max_position_embeddings", None) or 1 << 30
+        self._cache = RollbackCache(text_config, min(capacity, self.context_size))
         self.device = model.device
         # The head may be wider than the vocabulary: padded ids are part of the target's distribution all the same.
         self.vocabulary_size = model.get_output_embeddings().weight.shape[0]
-        self.context_size: int = getattr(text_config, "max_position_embeddings", None) or 1 << 30
 
     @property
     def length(self) -> int:
