@@ -95,7 +95,8 @@ def test_a_drafter_can_serve_one_text_after_another_and_stays_as_it_was() -> Non
 def test_the_heterogeneous_drafter_is_worth_its_while() -> None:
     drafted = accepted = 0
     for prompt in PROMPTS:
-        generation = engine("drafter").generate(Request(prompt, algorithm="slem", max_new_tokens=TOKENS))
+        request = Request(prompt, algorithm="slem", lookahead=1, max_new_tokens=TOKENS)
+        generation = engine("drafter").generate(request)
         written(generation)
         drafted += generation.statistics.drafted
         accepted += generation.statistics.accepted

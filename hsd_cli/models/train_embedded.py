@@ -14,6 +14,7 @@ import json
 import platform
 import sysconfig
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -100,8 +101,15 @@ def sentencepiece_style_tokenizer(documents: list[str], size: int) -> Tokenizer:
             pre_tokenizers.Split(Regex(r"▁+(?=▁[^▁])|▁?\w+|▁?[^\w▁]+|▁+"), "isolated"),
         ]
     )
+    # The trainer breaks ties between rare characters differently in every run: choose them here.
+    counts = Counter(character for document in documents for character in document if not character.isspace())
+    alphabet = sorted(counts, key=lambda character: (-counts[character], character))[:127]
     trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=special_tokens + byte_tokens, limit_alphabet=128, show_progress=False
+        vocab_size=size,
+        special_tokens=special_tokens + byte_tokens,
+        initial_alphabet=["▁", *alphabet],
+        limit_alphabet=128,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(documents, trainer)
     # The byte tokens are ordinary vocabulary in this family, and there is no pre-tokenizer when encoding.
