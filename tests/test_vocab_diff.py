@@ -300,7 +300,7 @@ def test_a_tokenizer_cannot_write_to_the_terminal(tmp_path: Path) -> None:
     tokenizer.add_special_tokens(["\x1b]0;title\x07", "[bold red]", "\u202ereversed"])
     evil, plain = save(tokenizer, tmp_path / "evil"), save(byte_model(), tmp_path / "plain")
     for output in (run(plain, evil).output, run(plain, evil, "--only", "b").stdout, run(plain, evil, "--json").stdout):
-        assert "[bold red]" in output
+        assert "[boldred]" in "".join(output.split())  # a narrow table may break the line
         assert "x1b]0;" in output
         assert output.replace("\n", "").isprintable()
 

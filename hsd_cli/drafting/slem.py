@@ -14,6 +14,8 @@ from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.model import LanguageModel
 from hsd_cli.vocab.vocabulary import Vocabulary
 
+MOST_STEPS_PER_TOKEN = 4
+
 
 class StringMatchDrafter(ModelDrafter):
     """Drafts text in the drafter's own vocabulary and proposes its tokens in the target's, as point masses.
@@ -40,8 +42,9 @@ class StringMatchDrafter(ModelDrafter):
         self._target = target
 
     def draft(self, lookahead: int, position: int) -> Draft:
-        # As many drafter steps as it takes, at this text's own rate, to spell `lookahead` target tokens.
-        steps = ceil(lookahead * len(self._context.ids) / self._target_length)
+        # As many drafter steps as it takes, at this text's own rate, to spell `lookahead` target tokens. Two chat
+        # templates can differ in length by far more than the two tokenizers do: hence the bound.
+        steps = min(ceil(lookahead * len(self._context.ids) / self._target_length), MOST_STEPS_PER_TOKEN * lookahead)
 
         def choose(logits: torch.Tensor, step: int) -> torch.Tensor:
             return self._warp.probabilities(logits, self._drafted)[0].argmax()
