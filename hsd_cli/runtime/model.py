@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.cache import RollbackCache
@@ -36,6 +36,16 @@ class LanguageModel(Protocol):
         """Forgets every token from ``length`` on, in O(1)."""
 
 
+def _context_size(config: PreTrainedConfig) -> int:
+    """Positions up to which a token's keys do not depend on what else its forward pass reads."""
+    size: int = getattr(config, "max_position_embeddings", None) or 1 << 30
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("longrope", "dynamic"):  # these rescale all positions once a pass goes further
+        original = rope.get("original_max_position_embeddings")
+        size = original or getattr(config, "original_max_position_embeddings", None) or size
+    return size
+
+
 class CachedModel:
     """A ``LanguageModel`` around a causal LM of transformers. The model itself is never changed.
 
@@ -55,7 +65,7 @@ class CachedModel:
                 f"{model.config.model_type} keeps a recurrent state that cannot be rolled back; "
                 "choose a model with plain or sliding-window attention"
             )
-        self.context_size: int = getattr(text_config, "max_position_embeddings", None) or 1 << 30
+        self.context_size = _context_size(text_config)
         self._cache = RollbackCache(text_config, min(capacity, self.context_size))
         self.device = model.device
         # The head may be wider than the vocabulary: padded ids are part of the target's distribution all the same.
