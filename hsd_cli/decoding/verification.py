@@ -72,7 +72,8 @@ class Rejection:
 
 def _point_masses(tokens: torch.Tensor, size: int) -> torch.Tensor:
     psi = torch.zeros(len(tokens), size, device=tokens.device)
-    return psi.scatter_(1, tokens[:, None], 1.0)
+    # Void proposals have no place in the row: their mass is missing from it.
+    return psi.scatter_(1, tokens.clamp(max=size - 1)[:, None], (tokens < size).float()[:, None])
 
 
 def _acceptance(p: torch.Tensor, psi: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

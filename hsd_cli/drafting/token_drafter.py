@@ -42,7 +42,7 @@ class TokenDrafter(ModelDrafter):
             token = self._rule.propose(psi, position + step)
             tokens.append(token)
             rows.append(psi[: self._target.vocabulary_size])
-            return self._projection.drafter_ids[token.to(q.device)]
+            return self._projection.drafter_ids.index_select(0, token[None].to(q.device))[0]  # waits for no device
 
         self._roll_out(lookahead, choose)
         if not tokens:

@@ -79,8 +79,6 @@ class CachedModel:
         tokens = torch.tensor(ids, device=self.device)
         for chunk in tokens.split(PREFILL_CHUNK):
             logits = self._forward(chunk, keep=1)
-        if self._cache.get_seq_length() != self._read:
-            raise HsdError(f"{self._model.config.model_type} does not use the cache it is given; it is not supported")
         return logits
 
     def run(self, ids: torch.Tensor) -> torch.Tensor:
@@ -91,6 +89,8 @@ class CachedModel:
         few = {"logits_to_keep": keep} if self._keeps_few_logits else {}
         output = self._model(input_ids=ids[None], past_key_values=self._cache, use_cache=True, **few)
         self._read += len(ids)
+        if self._cache.get_seq_length() != self._read:
+            raise HsdError(f"{self._model.config.model_type} does not use the cache it is given; it is not supported")
         logits: torch.Tensor = output.logits[0, -keep:]
         return logits
 
