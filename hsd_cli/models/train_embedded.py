@@ -1,9 +1,10 @@
-"""Trains the embedded models: ``python -m hsd_cli.models.train_embedded [--out FOLDER] [--keep-target] [--quick]``.
+"""Trains the embedded models: ``python -m hsd_cli.models.train_embedded [--out FOLDER] [--only NAME …] [--quick]``.
 
-The text is the source of the running Python's standard library (PSF-2.0). Three models come out: a byte-level
-*target*, a SentencePiece-style *drafter* that shares no tokenizer with it, and a *twin* drafter that shares the
-target's. The target learns from the text; the drafters learn from the text and from what the target writes (the twin
-also from the target's logits). The same seed, Python, PyTorch and thread count give the same weights.
+The text is the source of the running Python's standard library (PSF-2.0). Four models come out: a byte-level
+*target*, a SentencePiece-style *drafter* that shares no tokenizer with it, a *speller* of the same style whose small
+vocabulary spells most words in several tokens, and a *twin* drafter that shares the target's tokenizer. The target
+learns from the text; the drafters learn from the text and from what the target writes (the twin also from the
+target's logits). The same seed, Python, PyTorch and thread count give the same weights.
 """
 
 from __future__ import annotations
@@ -48,8 +49,11 @@ class Shape:
 
 
 TARGET = Shape(vocabulary=4096, hidden=192, layers=12, heads=6, feed_forward=512, steps=700)
-TWIN = Shape(vocabulary=4096, hidden=128, layers=2, heads=4, feed_forward=384, steps=300, own_text=2)
-DRAFTER = Shape(vocabulary=3072, hidden=128, layers=2, heads=4, feed_forward=384, steps=1800, own_text=3)
+TWIN = Shape(vocabulary=4096, hidden=128, layers=2, heads=4, feed_forward=384, steps=600, own_text=2)
+DRAFTER = Shape(vocabulary=3072, hidden=128, layers=2, heads=4, feed_forward=384, steps=3000, own_text=3)
+SPELLER = Shape(vocabulary=512, hidden=128, layers=2, heads=4, feed_forward=384, steps=1000, own_text=3)
+FOREIGN = {"drafter": DRAFTER, "speller": SPELLER}
+NAMES = ("target", "twin", *FOREIGN)
 
 
 # --- text ---------------------------------------------------------------------------------------------------------
@@ -245,7 +249,7 @@ def write_continuations(model: LlamaForCausalLM, stream: torch.Tensor, rounds: i
     return torch.cat(written)  # type: ignore[arg-type]
 
 
-# --- the three models ---------------------------------------------------------------------------------------------
+# --- the models -------------------------------------------------------------------------------------------------------
 
 
 def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path, **special: str) -> None:
@@ -258,14 +262,17 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path, **special:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "embedded")
-    parser.add_argument("--keep-target", action="store_true", help="train drafters for the target that is in FOLDER")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="the others in FOLDER stay as they are")
     parser.add_argument("--quick", action="store_true", help="a few steps of each, to try the script")
     arguments = parser.parse_args()
     share = 0.01 if arguments.quick else 1.0
+    out: Path = arguments.out
 
     torch.manual_seed(SEED)
     training, held_out = read_corpus()
-    record: dict[str, object] = {
+    record_file = out / "training.json"
+    record: dict[str, object] = json.loads(record_file.read_text()) if record_file.is_file() else {}
+    record |= {
         "text": f"standard library of Python {platform.python_version()}, without its tests",
         "licence": "PSF-2.0",
         "sha256": hashlib.sha256("\0".join(training + held_out).encode()).hexdigest(),
@@ -276,7 +283,10 @@ def main() -> None:
         "tokens_per_step": BATCH * SEQUENCE,
     }
 
-    def report(name: str, shape: Shape, model: LlamaForCausalLM, unseen: torch.Tensor) -> None:
+    def finish(
+        name: str, shape: Shape, model: LlamaForCausalLM, tokenizer: Tokenizer, unseen: torch.Tensor, **special: str
+    ) -> None:
+        save(model, tokenizer, out / name, **special)
         parameters = sum(p.numel() for p in model.parameters())
         loss = held_out_loss(model, unseen)
         per_byte = loss * len(unseen) / len("".join(held_out).encode())
@@ -285,41 +295,42 @@ def main() -> None:
             "held_out_nats_per_token": round(loss, 4),
             "held_out_nats_per_byte": round(per_byte, 4),
         }
+        record_file.write_text(json.dumps(record, indent=2) + "\n")
         print(f"{name}: {parameters:,} parameters, held-out {loss:.3f} nats per token", flush=True)
 
-    if arguments.keep_target:
-        target = LlamaForCausalLM.from_pretrained(arguments.out / "target", dtype=torch.float32)
-        tokenizer = Tokenizer.from_file(str(arguments.out / "target" / "tokenizer.json"))
-    else:
+    if "target" in arguments.only:
         tokenizer = byte_level_tokenizer(training, TARGET.vocabulary)
+    else:
+        tokenizer = Tokenizer.from_file(str(out / "target" / "tokenizer.json"))
+    special = {"eos_token": "<|endoftext|>", "bos_token": "<|endoftext|>"}
     eos = token_id(tokenizer, "<|endoftext|>")
     stream, unseen = pack(tokenizer, training, eos), pack(tokenizer, held_out, eos)
-    if not arguments.keep_target:
+    if "target" in arguments.only:
         target = new_model(TARGET, eos, eos)
         train(target, stream, int(TARGET.steps * share))
-        save(target, tokenizer, arguments.out / "target", eos_token="<|endoftext|>", bos_token="<|endoftext|>")
-    report("target", TARGET, target, unseen)
+        finish("target", TARGET, target, tokenizer, unseen, **special)
+    target = LlamaForCausalLM.from_pretrained(out / "target", dtype=torch.float32)
 
     continuations = write_continuations(target, stream, rounds=max(1, int(36 * share)))
-    random_state = torch.get_rng_state()  # each drafter starts from here, whichever else is trained
-
-    foreign = sentencepiece_style_tokenizer(training, DRAFTER.vocabulary)
-    end = token_id(foreign, "</s>")
     written = [tokenizer.decode(ids, skip_special_tokens=True) for ids in continuations.tolist()]
-    mixture = torch.cat([pack(foreign, training, end), *DRAFTER.own_text * [pack(foreign, written, end)]])
-    drafter = new_model(DRAFTER, token_id(foreign, "<s>"), end)
-    train(drafter, mixture, int(DRAFTER.steps * share))
-    report("drafter", DRAFTER, drafter, pack(foreign, held_out, end))
-    save(drafter, foreign, arguments.out / "drafter", bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
-    torch.set_rng_state(random_state)
-    twin = new_model(TWIN, eos, eos)
-    mixture = torch.cat([stream, *TWIN.own_text * [continuations.flatten()]])
-    train(twin, mixture, int(TWIN.steps * share), distillation_loss(target))
-    report("twin", TWIN, twin, unseen)
-    save(twin, tokenizer, arguments.out / "twin", eos_token="<|endoftext|>", bos_token="<|endoftext|>")
+    for name in [name for name in FOREIGN if name in arguments.only]:
+        torch.manual_seed(SEED)  # each drafter starts from here, whichever else is trained
+        shape = FOREIGN[name]
+        foreign = sentencepiece_style_tokenizer(training, shape.vocabulary)
+        end = token_id(foreign, "</s>")
+        mixture = torch.cat([pack(foreign, training, end), *shape.own_text * [pack(foreign, written, end)]])
+        drafter = new_model(shape, token_id(foreign, "<s>"), end)
+        train(drafter, mixture, int(shape.steps * share))
+        special_tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+        finish(name, shape, drafter, foreign, pack(foreign, held_out, end), **special_tokens)
 
-    (arguments.out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    if "twin" in arguments.only:
+        torch.manual_seed(SEED)
+        twin = new_model(TWIN, eos, eos)
+        mixture = torch.cat([stream, *TWIN.own_text * [continuations.flatten()]])
+        train(twin, mixture, int(TWIN.steps * share), distillation_loss(target))
+        finish("twin", TWIN, twin, tokenizer, unseen, **special)
 
 
 if __name__ == "__main__":
