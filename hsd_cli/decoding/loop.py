@@ -41,12 +41,13 @@ class Piece:
 
 @dataclass(frozen=True)
 class Commit:
-    """One iteration's outcome, ``seconds`` after decoding began.
+    """One iteration's outcome, ``seconds`` after decoding began. ``algorithm`` made the draft.
 
     ``drafted`` and ``accepted`` count proposals; ``tail`` is text that was held back until the end.
     """
 
     pieces: tuple[Piece, ...]
+    algorithm: str
     drafted: int
     accepted: int
     seconds: float
@@ -92,34 +93,33 @@ def decode(
         # The target always adds a token of its own, so the last one is never worth drafting.
         wanted = min(limits.lookahead, budget - position - 1)
         with clock.phase("draft"):
-            draft = drafter.draft(wanted, position).first(wanted)
+            draft = drafter.draft(ids, wanted).first(wanted)
         with clock.phase("verify"):
-            tokens, accepted = _verify(target, draft, ids[-1], rule, warper, position)
+            tokens, accepted = _verify(target, draft, rule, warper, ids)
         target.rollback(len(ids) + accepted)
         reason = _cut(tokens, budget - position, limits, room)
         pieces = tuple(_push(text, tokens, accepted))
         if text.stopped:
             reason = "stop"
-        statistics.count(len(draft), accepted, len(pieces))
+        accepted = min(accepted, len(pieces))
+        statistics.count(draft.algorithm, len(draft), accepted, len(pieces))
         tail = "" if reason is None else text.finish()
-        yield Commit(pieces, len(draft), accepted, perf_counter() - begun, tail, reason)
+        yield Commit(pieces, draft.algorithm, len(draft), accepted, perf_counter() - begun, tail, reason)
         if reason is not None:
             return
         ids += tokens
         warper.follow(ids, len(ids) - len(tokens))
-        with clock.phase("draft"):
-            drafter.commit(tokens)
 
 
 def _verify(
-    target: LanguageModel, draft: Draft, last: int, rule: VerificationRule, warper: Warper, position: int
+    target: LanguageModel, draft: Draft, rule: VerificationRule, warper: Warper, text: Sequence[int]
 ) -> tuple[list[int], int]:
     """One pass of the target over the draft: the tokens to append, and how many of them were drafted."""
-    pending = torch.tensor([last], device=target.device)
+    pending = torch.tensor(text[-1:], device=target.device)
     # Void proposals need some id to occupy their place; what the target says after them is never used.
     fed = torch.cat([pending, draft.tokens.clamp(max=target.vocabulary_size - 1)])
     logits = warper.logits(target.run(fed), draft.tokens)
-    verdict = rule.verify(logits, draft, position)
+    verdict = rule.verify(logits, draft, len(text))
     accepted, own, sound, *proposed = torch.cat([verdict, draft.tokens]).tolist()  # the one wait for the device
     if not sound:
         raise HsdError("the target's logits are not numbers; try --dtype float32")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 
 @dataclass
 class Statistics:
-    """Counts of one generation. ``accepted_at[i]``/``drafted_at[i]``: proposals at place ``i`` of their draft."""
+    """Counts of one generation.
+
+    ``accepted_at[i]``/``drafted_at[i]``: proposals at place ``i`` of their draft. ``iterations_by``: per algorithm.
+    """
 
     prompt_tokens: int = 0
     tokens: int = 0
@@ -17,9 +21,12 @@ class Statistics:
     drafted_at: list[int] = field(default_factory=list)
     accepted_at: list[int] = field(default_factory=list)
 
-    def count(self, drafted: int, accepted: int, emitted: int) -> None:
+    iterations_by: Counter[str] = field(default_factory=Counter)
+
+    def count(self, algorithm: str, drafted: int, accepted: int, emitted: int) -> None:
         """Adds one iteration: ``emitted`` tokens came out of it."""
         self.iterations += 1
+        self.iterations_by[algorithm] += 1
         self.tokens += emitted
         self.drafted += drafted
         self.accepted += accepted

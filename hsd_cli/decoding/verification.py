@@ -18,7 +18,8 @@ class VerificationRule(ProposalRule, Protocol):
     """How drafts are proposed and checked; both sides of the same coin."""
 
     def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
-        """Checks ``draft`` against the target's warped ``logits`` (float32 ``[m + 1, V]``) at output ``position``.
+        """Checks ``draft`` against the target's warped ``logits`` (float32 ``[m + 1, V]``) for ``position``
+        of the text and the following ones.
 
         Returns int64 ``[3]`` on the same device: the number of accepted proposals, the target's own next token, and
         whether the numbers were sound (no NaN).

@@ -12,13 +12,8 @@ from hsd_cli.drafting.protocol import Draft
 class NoDrafter:
     """The baseline, and the fallback where drafting does not pay."""
 
-    name = "ar"
-
     def __init__(self, device: torch.device) -> None:
-        self._nothing = Draft(torch.empty(0, dtype=torch.int64, device=device))
+        self._nothing = Draft(torch.empty(0, dtype=torch.int64, device=device), algorithm="ar")
 
-    def draft(self, lookahead: int, position: int) -> Draft:
+    def draft(self, text: Sequence[int], lookahead: int) -> Draft:
         return self._nothing
-
-    def commit(self, tokens: Sequence[int]) -> None:
-        pass

@@ -11,7 +11,7 @@ import torch
 
 @dataclass(frozen=True)
 class Draft:
-    """Up to ``m`` proposals in a row.
+    """Up to ``m`` proposals in a row, made by the drafter called ``algorithm``.
 
     ``tokens``: int64 ``[m]`` on the target's device. An id equal to the target's vocabulary size is a *void* proposal:
     something was drawn that the target has no token for, which counts as rejected.
@@ -21,20 +21,21 @@ class Draft:
 
     tokens: torch.Tensor
     psi: torch.Tensor | None = None
+    algorithm: str = ""
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def first(self, count: int) -> Draft:
         """The first ``count`` proposals. Cutting by *position* keeps ``psi`` honest, cutting by token would not."""
-        return Draft(self.tokens[:count], None if self.psi is None else self.psi[:count])
+        return Draft(self.tokens[:count], None if self.psi is None else self.psi[:count], self.algorithm)
 
 
 class ProposalRule(Protocol):
     """How a verification rule wants proposals to be drawn from their distribution."""
 
     def propose(self, psi: torch.Tensor, position: int) -> torch.Tensor:
-        """An id (int64, no dimensions) drawn from ``psi`` (``[V]``) for output position ``position``."""
+        """An id (int64, no dimensions) drawn from ``psi`` (``[V]``) for position ``position`` of the text."""
 
 
 class Warp(Protocol):
@@ -50,10 +51,8 @@ class Warp(Protocol):
 class Drafter(Protocol):
     """One drafting algorithm at work on one text."""
 
-    name: str
+    def draft(self, text: Sequence[int], lookahead: int) -> Draft:
+        """At most ``lookahead`` proposals for what follows ``text``; fewer, even none, are legal.
 
-    def draft(self, lookahead: int, position: int) -> Draft:
-        """At most ``lookahead`` proposals for the output from ``position`` on; fewer, even none, are legal."""
-
-    def commit(self, tokens: Sequence[int]) -> None:
-        """The target ids that were appended to the text: the accepted proposals, then the target's own token."""
+        ``text`` is the same list at every call, grown by what was committed: target ids, the prompt's first.
+        """

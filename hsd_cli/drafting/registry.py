@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from hsd_cli.drafting.ar import NoDrafter
 from hsd_cli.drafting.context import Context, MirroredContext, TranslatedContext
-from hsd_cli.drafting.projection import Projection, SharedTokens
+from hsd_cli.drafting.draft_model import DraftModel, Patience
+from hsd_cli.drafting.projection import SharedTokens
 from hsd_cli.drafting.protocol import Drafter, ProposalRule, Warp
 from hsd_cli.drafting.sd import SameTokens
 from hsd_cli.drafting.slem import StringMatchDrafter
@@ -17,6 +19,8 @@ from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.model import LanguageModel
 from hsd_cli.vocab.overlap import overlap
 from hsd_cli.vocab.vocabulary import Vocabulary
+
+RATE_SAMPLE = 256  # target tokens at the prompt's end from which the two tokenizers' lengths are compared
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,42 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """All that a drafting algorithm is made of. ``warp`` applies the user's settings to the drafter's logits."""
+    """All that drafting algorithms are made of. ``warp`` applies the user's settings to the drafter's logits."""
 
     target: Side
     drafter: Side
     warp: Warp
     rule: ProposalRule
     clock: PhaseClock
+    patience: Patience | None = None
+
+    @cached_property
+    def mirrored(self) -> DraftModel:
+        """The drafter reading the target's own ids."""
+        context = MirroredContext(self.target.prompt, self.drafter.model.vocabulary_size)
+        return self._draft_model(context, steps_per_token=1.0)
+
+    @cached_property
+    def translated(self) -> DraftModel:
+        """The drafter reading the text in its own ids."""
+        context = TranslatedContext(self.drafter.vocabulary, self.target.vocabulary, self.drafter.prompt)
+        return self._draft_model(context, self._steps_per_token())
+
+    def _draft_model(self, context: Context, steps_per_token: float) -> DraftModel:
+        return DraftModel(
+            self.drafter.model,
+            context,
+            len(self.target.prompt),
+            self.warp,
+            self.clock,
+            self.patience,
+            steps_per_token,
+        )
+
+    def _steps_per_token(self) -> float:
+        """Drafter ids per target id at the prompt's end (not over all of it: two chat templates differ in length)."""
+        end = self.target.prompt[-RATE_SAMPLE:]
+        return (1 + len(self.drafter.vocabulary.encode(self.target.vocabulary.text_bytes(end)))) / (1 + len(end))
 
 
 def _sd(pair: Pair) -> Drafter:
@@ -46,7 +79,7 @@ def _sd(pair: Pair) -> Drafter:
     projection = SameTokens(
         len(pair.target.vocabulary), model.vocabulary_size, pair.target.model.vocabulary_size, model.device
     )
-    return _token_drafter("sd", pair, projection, MirroredContext(pair.target.prompt, model.vocabulary_size))
+    return TokenDrafter("sd", pair.mirrored, projection, pair.rule, pair.target.model)
 
 
 def _shared_tokens(name: str, pair: Pair, exclusive: bool) -> Drafter:
@@ -60,29 +93,11 @@ def _shared_tokens(name: str, pair: Pair, exclusive: bool) -> Drafter:
         pair.drafter.model.device,
         exclusive=exclusive,
     )
-    return _token_drafter(name, pair, projection, _translated(pair))
-
-
-def _token_drafter(name: str, pair: Pair, projection: Projection, context: Context) -> Drafter:
-    return TokenDrafter(
-        name, pair.drafter.model, context, projection, pair.warp, pair.rule, pair.clock, pair.target.model
-    )
+    return TokenDrafter(name, pair.translated, projection, pair.rule, pair.target.model)
 
 
 def _slem(pair: Pair) -> Drafter:
-    return StringMatchDrafter(
-        pair.drafter.model,
-        _translated(pair),
-        (pair.drafter.vocabulary, pair.target.vocabulary),
-        len(pair.target.prompt),
-        pair.warp,
-        pair.clock,
-        pair.target.model,
-    )
-
-
-def _translated(pair: Pair) -> Context:
-    return TranslatedContext(pair.drafter.vocabulary, pair.target.vocabulary, pair.drafter.prompt)
+    return StringMatchDrafter(pair.translated, (pair.drafter.vocabulary, pair.target.vocabulary), pair.target.model)
 
 
 # A new algorithm is a new file in this folder and one line here.

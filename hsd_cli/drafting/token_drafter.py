@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
-from hsd_cli.drafting.context import Context
-from hsd_cli.drafting.model_drafter import ModelDrafter
+from hsd_cli.drafting.draft_model import DraftModel
 from hsd_cli.drafting.projection import Projection
-from hsd_cli.drafting.protocol import Draft, ProposalRule, Warp
-from hsd_cli.runtime.clock import PhaseClock
+from hsd_cli.drafting.protocol import Draft, ProposalRule
 from hsd_cli.runtime.model import LanguageModel
 
 
-class TokenDrafter(ModelDrafter):
+class TokenDrafter:
     """Every drafter distribution becomes a ``ψ`` over the target's vocabulary, from which one token is drawn."""
 
     def __init__(
-        self,
-        name: str,
-        model: LanguageModel,
-        context: Context,
-        projection: Projection,
-        warp: Warp,
-        rule: ProposalRule,
-        clock: PhaseClock,
-        target: LanguageModel,
+        self, name: str, drafter: DraftModel, projection: Projection, rule: ProposalRule, target: LanguageModel
     ) -> None:
-        super().__init__(model, context, warp, clock)
-        self.name = name
+        self._name = name
+        self._drafter = drafter
         self._projection = projection
         self._rule = rule
         self._target = target
 
-    def draft(self, lookahead: int, position: int) -> Draft:
+    def draft(self, text: Sequence[int], lookahead: int) -> Draft:
         tokens: list[torch.Tensor] = []
         rows: list[torch.Tensor] = []
 
-        def choose(logits: torch.Tensor, step: int) -> torch.Tensor:
-            q = self._warp.probabilities(self._projection.restrict(logits), self._drafted)[0]
-            psi = self._projection.project(q).to(self._target.device)
-            token = self._rule.propose(psi, position + step)
+        def choose(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            restricted = self._projection.restrict(logits)
+            psi = self._projection.project(self._drafter.warp.probabilities(restricted, self._drafter.drafted)[0])
+            psi = psi.to(self._target.device)
+            token = self._rule.propose(psi, len(text) + len(tokens))[None]
             tokens.append(token)
             rows.append(psi[: self._target.vocabulary_size])
-            return self._projection.drafter_ids.index_select(0, token[None].to(q.device))[0]  # waits for no device
+            # Not `psi[token]`, which would wait for the device.
+            return self._projection.drafter_ids[token.to(logits.device)][0], psi.index_select(0, token)[0]
 
-        self._roll_out(lookahead, choose)
+        self._drafter.roll_out(text, lookahead, choose)
         if not tokens:
-            return Draft(torch.empty(0, dtype=torch.int64, device=self._target.device))
-        return Draft(torch.stack(tokens), torch.stack(rows))
+            return Draft(torch.empty(0, dtype=torch.int64, device=self._target.device), algorithm=self._name)
+        return Draft(torch.cat(tokens), torch.stack(rows), self._name)
