@@ -24,6 +24,7 @@ SETTINGS = {
     "temperature 1": SamplingSettings(temperature=1.0),
     "temperature 0.7, top-p 0.9": SamplingSettings(temperature=0.7, top_p=0.9),
     "top-k 3": SamplingSettings(temperature=1.0, top_k=3),
+    "repetition penalty": SamplingSettings(temperature=1.0, repetition_penalty=1.5),
 }
 
 # The target's and the drafter's tokens. Ids start at 1: id 0 is <unk>.
@@ -108,6 +109,8 @@ def token_ids(commits: Iterator[Commit]) -> list[int]:
 def target_row(model: TableModel, ids: list[int], settings: SamplingSettings) -> torch.Tensor:
     """The target's distribution after ``ids``, float64 ``[V]``, from the settings' definition alone."""
     logits = model.logits_after(ids).double()
+    for token in set(ids):
+        logits[token] *= settings.repetition_penalty ** (1 if logits[token] < 0 else -1)
     if settings.greedy:
         return torch.nn.functional.one_hot(logits.argmax(), len(logits)).double()
     p = (logits / settings.temperature).softmax(-1)

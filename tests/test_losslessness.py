@@ -131,20 +131,23 @@ def test_these_tests_catch_wrong_verifiers_and_wrong_psi(wrong: type[Rejection],
 
 
 def p_value(pair: TinyPair, ids: list[int], settings: SamplingSettings) -> float:
-    """Chi-square of every token against the target's distribution after the token before it (order-1 tables)."""
+    """Chi-square of every token against the target's distribution after what came before it.
+
+    With order-1 tables that is the token before it and, for the repetition penalty, which tokens were seen at all.
+    """
     model = pair.target()
-    counts = torch.zeros(model.vocabulary_size, model.vocabulary_size, dtype=torch.float64)
-    for before, after in zip([pair.prompt[-1], *ids], ids, strict=False):
-        counts[before, after] += 1
+    before, seen = pair.prompt[-1], frozenset(pair.prompt)
+    counts: dict[tuple[int, ...], torch.Tensor] = {}
+    for after in ids:
+        counts.setdefault((*sorted(seen), before), torch.zeros(model.vocabulary_size, dtype=torch.float64))[after] += 1
+        before, seen = after, seen | {after}
     statistic, freedom = 0.0, 0
-    for before, row in enumerate(counts):
-        if row.sum() == 0:
-            continue
-        expected = target_row(model, [before], settings) * row.sum()
+    for past, row in counts.items():
+        expected = target_row(model, list(past), settings) * row.sum()
         assert row[expected == 0].sum() == 0, "a token that the settings exclude was written"
         frequent = expected >= 5
         statistic += float((((row - expected) ** 2)[frequent] / expected[frequent]).sum())
-        freedom += int(frequent.sum()) - 1
+        freedom += max(0, int(frequent.sum()) - 1)
     return float(chi2.sf(statistic, freedom))
 
 
