@@ -73,6 +73,25 @@ def test_one_row_sees_every_drafted_token() -> None:
     assert (warped[0] == 0.5).nonzero().flatten().tolist() == [4, 7]
 
 
+@given(settings, st.lists(st.integers(0, SIZE - 1), max_size=4))
+def test_without_sorting_the_likeliest_token_is_the_same(chosen: SamplingSettings, drafted: list[int]) -> None:
+    logits = torch.linspace(-3, 3, SIZE).repeat(len(drafted) + 1, 1)
+    warper = Warper(chosen, SIZE, torch.device("cpu"))
+    warper.follow([SIZE - 1, 0], 0)
+    ids = torch.tensor(drafted, dtype=torch.int64)
+    assert torch.equal(warper.penalised(logits, ids).argmax(-1), warper.probabilities(logits, ids).argmax(-1))
+
+
+def test_no_setting_waits_for_the_device() -> None:
+    # Tensors on the "meta" device have no numbers: asking for one is an error.
+    nowhere = torch.device("meta")
+    chosen = SamplingSettings(temperature=0.7, top_k=3, top_p=0.9, min_p=0.1, repetition_penalty=1.3)
+    warped = Warper(chosen, SIZE, nowhere).logits(
+        torch.ones(3, SIZE, device=nowhere), torch.zeros(2, dtype=torch.int64, device=nowhere)
+    )
+    assert warped.shape == (3, SIZE)
+
+
 def test_greedy_settings_leave_the_logits_alone() -> None:
     logits = torch.randn(2, SIZE)
     greedy = Warper(SamplingSettings(temperature=0, top_k=1, top_p=0.1), SIZE, torch.device("cpu"))

@@ -55,19 +55,27 @@ class Warper:
 
         The place before ``drafted`` counts as one: with ``n = k - 1`` row ``i`` has seen ``drafted[:i]``.
         """
-        scores = logits.float()
-        if self._penalty != 1:
-            scores = self._penalised(scores, drafted)
         # The truncating warpers of the library do not look at the ids.
-        return self._truncation(None, scores)  # type: ignore[arg-type]
+        return self._truncation(None, self.penalised(logits, drafted))  # type: ignore[arg-type]
 
-    def _penalised(self, scores: torch.Tensor, drafted: torch.Tensor) -> torch.Tensor:
-        rows, size = scores.shape
-        seen = (self._counts > 0).repeat(len(drafted) + 1, 1)
-        for place, token in enumerate(drafted.clamp(max=size - 1)):
-            seen[place + 1 :, token] = True
-        penalised = torch.where(scores < 0, scores * self._penalty, scores / self._penalty)
-        return torch.where(seen[-rows:], penalised, scores)
+    def penalised(self, logits: torch.Tensor, drafted: torch.Tensor) -> torch.Tensor:
+        """``logits`` after the repetition penalty alone: whoever wants the likeliest token need not sort for the rest.
+
+        Never waits for the device.
+        """
+        scores = logits.float()
+        if self._penalty == 1:
+            return scores
+        seen = self._seen_after(drafted) <= torch.arange(len(drafted) + 1, device=scores.device)[-len(scores) :, None]
+        return torch.where(seen, torch.where(scores < 0, scores * self._penalty, scores / self._penalty), scores)
+
+    def _seen_after(self, drafted: torch.Tensor) -> torch.Tensor:
+        """For every token how many of ``drafted`` it takes until the text has it, int32 ``[V]``; else more than all."""
+        count, size = len(drafted), len(self._counts)
+        places = torch.arange(1, count + 1, dtype=torch.int32, device=drafted.device)
+        first = torch.where(self._counts > 0, 0, count + 1).int()
+        # A void proposal is past the vocabulary, and no row after it is ever read.
+        return first.scatter_reduce(0, drafted.clamp(max=size - 1), places, "amin")
 
     def probabilities(self, logits: torch.Tensor, drafted: torch.Tensor) -> torch.Tensor:
         """The distributions that belong to ``logits``: float32 ``[k, V]``."""
