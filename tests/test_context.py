@@ -10,6 +10,7 @@ from hsd_cli.drafting.context import MirroredContext, TranslatedContext
 from hsd_cli.models.locate import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from hsd_cli.vocab.source import read_vocabulary
 from hsd_cli.vocab.vocabulary import Vocabulary
+from tests.tiny import vocabulary
 
 TARGET = read_vocabulary(EMBEDDED_TARGET)
 DRAFTER = read_vocabulary(EMBEDDED_DRAFTER)
@@ -24,6 +25,20 @@ def translated(prompt: str = PROMPT) -> TranslatedContext:
 
 def spelled(context: TranslatedContext) -> bytes:
     return DRAFTER.text_bytes(context.ids)
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Everything that is encoded during the test."""
+    seen: list[bytes] = []
+    encode = Vocabulary.encode
+
+    def record(vocabulary: Vocabulary, data: bytes) -> list[int]:
+        seen.append(data)
+        return encode(vocabulary, data)
+
+    monkeypatch.setattr(Vocabulary, "encode", record)
+    return seen
 
 
 @given(st.lists(st.tuples(code, code, st.integers(0, 40)), max_size=6))
@@ -67,17 +82,10 @@ def test_confirmed_drafts_keep_their_ids_and_their_place_in_the_cache() -> None:
     assert context.ids[before:] == drafted
 
 
-def test_only_the_unfinished_word_is_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoded: list[bytes] = []
-    encode = Vocabulary.encode
-
-    def record(vocabulary: Vocabulary, data: bytes) -> list[int]:
-        encoded.append(data)
-        return encode(vocabulary, data)
-
+def test_only_the_unfinished_word_is_encoded_again(encoded: list[bytes]) -> None:
     context = translated("word " * 1000)
     tokens = TARGET.encode(b" and more")
-    monkeypatch.setattr(Vocabulary, "encode", record)
+    encoded.clear()
     for _ in range(20):
         context.commit(tokens, [])
     assert max(map(len, encoded)) <= len(b" more and more")
@@ -96,6 +104,43 @@ def test_characters_arriving_byte_by_byte_become_whole_again() -> None:
     for byte in "😀é".encode():
         context.commit(TARGET.encode(bytes([byte])), [])
     assert spelled(context) == b"x" + "😀é".encode()
+
+
+def test_a_drafter_with_byte_tokens_reads_the_parts_of_a_character_at_once() -> None:
+    context = translated("x")
+    context.commit(TARGET.encode("😀".encode()[:3]), [])
+    assert spelled(context) == b"x" + "😀".encode()[:3]
+
+
+# Knows whole characters and no bytes: an "é" is nothing to it until both of its bytes are there.
+CHARACTERS = vocabulary(list("abx é你😀"))
+
+
+@given(st.text(st.sampled_from("abx é你😀"), max_size=12), st.lists(st.integers(1, 5), max_size=40))
+def test_a_drafter_without_byte_tokens_reads_every_character_once_it_is_whole(text: str, lengths: list[int]) -> None:
+    context = TranslatedContext(CHARACTERS, TARGET, CHARACTERS.encode(b"x"))
+    data, end = text.encode(), 0
+    for length in lengths:
+        context.commit(TARGET.encode(data[end : end + length]), [])
+        end += length
+        assert CHARACTERS.text_bytes(context.ids).decode() == "x" + data[:end].decode(errors="ignore")
+
+
+def test_a_draft_can_confirm_a_character_that_was_begun_before_it() -> None:
+    context = TranslatedContext(CHARACTERS, TARGET, CHARACTERS.encode(b"x"))
+    context.commit(TARGET.encode("é".encode()[:1]), [])
+    drafted = CHARACTERS.encode("éa".encode())
+    assert context.commit(TARGET.encode("é".encode()[1:] + b"b"), drafted) == 2
+    assert context.ids == CHARACTERS.encode("xéb".encode())
+
+
+def test_bytes_that_never_become_a_character_are_not_kept(encoded: list[bytes]) -> None:
+    context = TranslatedContext(CHARACTERS, TARGET, CHARACTERS.encode(b"x"))
+    for _ in range(100):
+        context.commit(TARGET.encode("😀".encode()[:3]), [])
+    context.commit(TARGET.encode("é".encode()), [])
+    assert CHARACTERS.text_bytes(context.ids) == "xé".encode()
+    assert max(map(len, encoded)) < 20
 
 
 def test_a_mirrored_context_has_the_targets_ids() -> None:

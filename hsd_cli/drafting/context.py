@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -41,24 +42,28 @@ class TranslatedContext:
     """For two vocabularies: only new bytes are encoded, together with the unfinished word before them.
 
     Drafted ids that the target confirmed byte for byte stay as they are. The rest is encoded anew from the last place
-    where a word begins, so that the drafter reads the segmentation it was trained on.
+    where a word begins, so that the drafter reads the segmentation it was trained on. The target may spread a character
+    over several tokens: a drafter that cannot spell the parts reads it when it is whole.
     """
 
     def __init__(self, drafter: Vocabulary, target: Vocabulary, prompt: Sequence[int]) -> None:
         self._drafter = drafter
         self._target = target
+        self._pending = b""  # at most three bytes
         self.ids = list(prompt)
 
     def commit(self, tokens: Sequence[int], drafted: Sequence[int]) -> int:
-        new = self._target.text_bytes(tokens)
+        new = self._pending + self._target.text_bytes(tokens)
         confirmed, read = self._confirmed(drafted, new)
         before = len(self.ids)
         self.ids.extend(drafted[:confirmed])
-        if read == len(new):
+        readable = self._readable(new[read:])
+        self._pending = new[read + len(readable) :]
+        if not readable:
             return len(self.ids)
         start = self._unfinished_word()
         old = self.ids[start:]
-        self.ids[start:] = self._drafter.encode(self._drafter.text_bytes(old) + new[read:])
+        self.ids[start:] = self._drafter.encode(self._drafter.text_bytes(old) + readable)
         return min(start + _common_prefix(old, self.ids[start:]), before + confirmed)
 
     def _confirmed(self, drafted: Sequence[int], new: bytes) -> tuple[int, int]:
@@ -70,6 +75,12 @@ class TranslatedContext:
                 return count, read
             read += len(spelled)
         return len(drafted), read
+
+    def _readable(self, data: bytes) -> bytes:
+        """``data``, less the character at its end that is not whole yet if the drafter lacks tokens for its bytes."""
+        _, whole = codecs.utf_8_decode(data, "surrogateescape", False)
+        known = self._drafter.ids_by_bytes
+        return data if all(data[i : i + 1] in known for i in range(whole, len(data))) else data[:whole]
 
     def _unfinished_word(self) -> int:
         """Where to encode anew from: the last id that begins a word, in any case an id that begins a character."""
