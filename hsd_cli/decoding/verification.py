@@ -50,8 +50,11 @@ class Rejection:
     def __init__(self, randomness: Randomness) -> None:
         self._randomness = randomness
 
-    def propose(self, psi: torch.Tensor, position: int) -> torch.Tensor:
+    def propose(self, psi: torch.Tensor, position: int | torch.Tensor) -> torch.Tensor:
         return self._randomness.draw(psi)
+
+    def settle(self, weights: torch.Tensor) -> torch.Tensor:
+        return self._randomness.draw(weights)
 
     def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
         p = logits.softmax(-1)
@@ -96,10 +99,13 @@ class Coupled:
     def __init__(self, seed: int | None) -> None:
         self._seed = seed
 
-    def propose(self, psi: torch.Tensor, position: int) -> torch.Tensor:
+    def propose(self, psi: torch.Tensor, position: int | torch.Tensor) -> torch.Tensor:
         if self._seed is None:
             return psi.argmax()
         return (psi / exponential_noise(self._seed, position, 1, len(psi), psi.device)[0]).argmax()
+
+    def settle(self, weights: torch.Tensor) -> torch.Tensor:
+        return weights.argmax()
 
     def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
         if self._seed is not None:

@@ -34,8 +34,11 @@ class Draft:
 class ProposalRule(Protocol):
     """How a verification rule wants proposals to be drawn from their distribution."""
 
-    def propose(self, psi: torch.Tensor, position: int) -> torch.Tensor:
+    def propose(self, psi: torch.Tensor, position: int | torch.Tensor) -> torch.Tensor:
         """An id (int64, no dimensions) drawn from ``psi`` (``[V]``) for position ``position`` of the text."""
+
+    def settle(self, weights: torch.Tensor) -> torch.Tensor:
+        """Which of several ways to spell a proposal: an index (int64, no dimensions) in ``weights`` (``[D]``)."""
 
 
 class Warp(Protocol):

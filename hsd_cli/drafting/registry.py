@@ -13,11 +13,13 @@ from hsd_cli.drafting.projection import SharedTokens
 from hsd_cli.drafting.protocol import Drafter, ProposalRule, Warp
 from hsd_cli.drafting.sd import SameTokens
 from hsd_cli.drafting.slem import StringMatchDrafter
+from hsd_cli.drafting.slrs import PushForward, StringRejectionDrafter
 from hsd_cli.drafting.token_drafter import TokenDrafter
 from hsd_cli.errors import UsageError
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.model import LanguageModel
 from hsd_cli.vocab.overlap import overlap
+from hsd_cli.vocab.segmentation import segmentation
 from hsd_cli.vocab.vocabulary import Vocabulary
 
 RATE_SAMPLE = 256  # target tokens at the prompt's end from which the two tokenizers' lengths are compared
@@ -100,11 +102,21 @@ def _slem(pair: Pair) -> Drafter:
     return StringMatchDrafter(pair.translated, (pair.drafter.vocabulary, pair.target.vocabulary), pair.target.model)
 
 
+def _slrs(pair: Pair) -> Drafter:
+    model = pair.drafter.model
+    segments = segmentation(pair.drafter.vocabulary, pair.target.vocabulary)
+    if not any(segments):
+        raise UsageError("slrs needs tokens that the target can spell, and this drafter has none; use slem")
+    push_forward = PushForward(segments, (model.vocabulary_size, pair.target.model.vocabulary_size), model.device)
+    return StringRejectionDrafter(pair.translated, push_forward, pair.rule, pair.target.model)
+
+
 # A new algorithm is a new file in this folder and one line here.
 ALGORITHMS: dict[str, Callable[[Pair], Drafter]] = {
     "ar": lambda pair: NoDrafter(pair.target.model.device),
     "sd": _sd,
     "slem": _slem,
+    "slrs": _slrs,
     "tli": lambda pair: _shared_tokens("tli", pair, exclusive=True),
     "union": lambda pair: _shared_tokens("union", pair, exclusive=False),
 }

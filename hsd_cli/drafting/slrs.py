@@ -1,0 +1,131 @@
+"""String-level rejection sampling, exact at one pass over the drafter's vocabulary per drafted token.
+
+The law of the target token that a drafted text begins with (Algorithm 3 of arXiv 2502.05202) takes exponentially many
+drafter evaluations. Here the target's segmentation is taken of one drafter token at a time: each drafted token becomes
+the target tokens that spell it, and whether it is spelled out or goes on is revealed only after the token before was
+checked. Given what is revealed, every proposal comes from exactly the ``ψ`` that the verifier is given.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from math import ceil
+
+import torch
+
+from hsd_cli.drafting.draft_model import DraftModel
+from hsd_cli.drafting.protocol import Draft, ProposalRule
+from hsd_cli.runtime.model import LanguageModel
+from hsd_cli.vocab.segmentation import Segment
+
+
+class PushForward:
+    """A drafter's distribution as distributions of the target tokens that spell what it draws.
+
+    Drafter ids without a segment, and segments with ids past the target's head, are never drawn.
+    """
+
+    def __init__(self, segments: Sequence[Segment], sizes: tuple[int, int], device: torch.device) -> None:
+        drafter_size, self.target_size = sizes
+        usable = [
+            index
+            for index, segment in enumerate(segments[:drafter_size])
+            if segment and max(segment) < self.target_size
+        ]
+        self._segments = segments
+        # In this order all ids whose segments begin with the same tokens are neighbours, the shortest first.
+        order = sorted(usable, key=segments.__getitem__)
+        self._sorted = [segments[index] for index in order]
+        starts = list(accumulate(map(len, self._sorted), initial=0))
+        self._order = torch.tensor(order, dtype=torch.int64, device=device)
+        self._starts = torch.tensor(starts[:-1], dtype=torch.int64, device=device)
+        self._flat = torch.tensor([token for segment in self._sorted for token in segment], device=device)
+        self._excluded = torch.ones(drafter_size, dtype=torch.bool, device=device)
+        self._excluded[self._order] = False
+        self._first = torch.zeros(drafter_size, dtype=torch.int64, device=device)
+        self._first[self._order] = self._flat[self._starts]
+        lengths = [len(segment) for segment in segments[:drafter_size]]
+        self._lengths = torch.tensor(lengths + [0] * (drafter_size - len(lengths)), device=device)
+
+    def restrict(self, logits: torch.Tensor) -> torch.Tensor:
+        """Drafter logits ``[1, D]`` without the ids that must not be drawn."""
+        return logits.masked_fill(self._excluded, -torch.inf)
+
+    def first(self, q: torch.Tensor) -> torch.Tensor:
+        """``ψ`` of the first target token, ``[V]``, for a drafter distribution ``q`` ``[D]``."""
+        return q.new_zeros(self.target_size).index_add_(0, self._first, q)
+
+    def spelled_with(self, token: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+        """``q`` where the segment begins with ``token`` (int64 ``[1]``), zero elsewhere; ``[D]``."""
+        return q * (self._first == token)
+
+    def length(self, drawn: torch.Tensor) -> torch.Tensor:
+        """Number of target tokens that spell ``drawn`` (int64 ``[1]``); same shape."""
+        return self._lengths[drawn]
+
+    def first_token(self, drawn: int) -> int:
+        return self._segments[drawn][0]
+
+    def following(self, q: torch.Tensor, drawn: int) -> Iterator[tuple[int, torch.Tensor]]:
+        """The target tokens of ``drawn`` after its first, each with its ``ψ`` ``[V]``.
+
+        Given the tokens before it and that there is another one: ``q`` over the segments that agree and go on.
+        """
+        segment = self._segments[drawn]
+        for place in range(1, len(segment)):
+            agreeing = segment[:place]
+            start = bisect_right(self._sorted, agreeing)
+            end = bisect_left(self._sorted, (*agreeing[:-1], agreeing[-1] + 1))
+            weights = q[self._order[start:end]]
+            psi = q.new_zeros(self.target_size).index_add_(0, self._flat[self._starts[start:end] + place], weights)
+            yield segment[place], psi / weights.sum()
+
+
+class StringRejectionDrafter:
+    """Draws drafter tokens and proposes the target tokens that spell them, with their exact distributions."""
+
+    def __init__(
+        self, drafter: DraftModel, push_forward: PushForward, rule: ProposalRule, target: LanguageModel
+    ) -> None:
+        self._drafter = drafter
+        self._push_forward = push_forward
+        self._rule = rule
+        self._target = target
+
+    def draft(self, text: Sequence[int], lookahead: int) -> Draft:
+        tokens, rows = self._propose(text, lookahead)
+        if not tokens:
+            return Draft(torch.empty(0, dtype=torch.int64, device=self._target.device), algorithm="slrs")
+        psi = torch.stack(rows[:lookahead]).to(self._target.device)
+        return Draft(torch.tensor(tokens[:lookahead], device=self._target.device), psi, "slrs")
+
+    def _propose(self, text: Sequence[int], lookahead: int) -> tuple[list[int], list[torch.Tensor]]:
+        drawn_from: list[tuple[torch.Tensor, torch.Tensor]] = []
+        position = torch.tensor([len(text)], device=self._drafter.model.device)
+
+        def choose(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            """First the target token, by its noise if there is any, then a drafter token that begins with it."""
+            nonlocal position
+            restricted = self._push_forward.restrict(logits)
+            q = self._drafter.warp.probabilities(restricted, self._drafter.drafted)[0]
+            psi = self._push_forward.first(q)
+            token = self._rule.propose(psi, position)[None]
+            drawn = self._rule.settle(self._push_forward.spelled_with(token, q))[None]
+            position = position + self._push_forward.length(drawn)
+            drawn_from.append((q, psi))
+            return drawn[0], psi.index_select(0, token)[0]
+
+        # A drafter token gives one target token at least.
+        steps = ceil(lookahead * min(1.0, self._drafter.steps_per_token))
+        drafted = self._drafter.roll_out(text, steps, choose).tolist()
+        tokens: list[int] = []
+        rows: list[torch.Tensor] = []
+        for drawn, (q, psi) in zip(drafted, drawn_from, strict=True):
+            tokens.append(self._push_forward.first_token(drawn))
+            rows.append(psi)
+            for token, row in self._push_forward.following(q, drawn):
+                tokens.append(token)
+                rows.append(row)
+        return tokens, rows
