@@ -67,6 +67,19 @@ def test_void_proposals_are_rejections() -> None:
     assert {token for _, token, _ in verdicts} == {1}  # max(0, p - ψ) leaves only token 1
 
 
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("rule", [Rejection, Coupled])
+def test_void_point_masses_are_rejections_with_nothing_to_subtract(rule: type, place: int) -> None:
+    certain, open_choice = [0.0, -torch.inf], [0.0, 0.0]
+    logits = torch.tensor([certain] * place + [open_choice] * (3 - place))
+    draft = Draft(torch.tensor([0] * place + [2, 0][: 2 - place]))  # with two tokens, an id of 2 is void
+    seeded = (rejection(seed) if rule is Rejection else Coupled(seed) for seed in range(50))
+    verdicts = [one.verify(logits, draft, 0).tolist() for one in seeded]
+    assert {accepted for accepted, _, _ in verdicts} == {place}
+    assert {token for _, token, _ in verdicts} == {0, 1}
+    assert all(sound for _, _, sound in verdicts)
+
+
 def test_a_race_of_exponential_clocks_draws_in_proportion() -> None:
     randomness = Randomness(torch.Generator().manual_seed(1))
     weights = torch.tensor([1.0, 0.0, 2.0, 5.0])  # need not sum to one
