@@ -64,6 +64,34 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     "phi3": Phi3Config(**SIZES),
     "mixtral": MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2, sliding_window=None),
 }
+# These give all positions other frequencies once a text is longer than RESCALED_FROM.
+RESCALED_FROM = 64
+LONG_ROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.1, 1.2, 1.3],
+    "long_factor": [2.0, 4.0, 6.0, 8.0],
+    "original_max_position_embeddings": RESCALED_FROM,
+}
+DYNAMIC_ROPE = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+RESCALED: dict[str, PreTrainedConfig] = {
+    "phi3 with long rope": Phi3Config(
+        **SIZES, rope_parameters=LONG_ROPE, original_max_position_embeddings=RESCALED_FROM
+    ),
+    "llama with dynamic rope": LlamaConfig(
+        **SIZES | {"max_position_embeddings": RESCALED_FROM}, rope_parameters=DYNAMIC_ROPE
+    ),
+    "gemma3 with long rope in some layers": Gemma3TextConfig(
+        **SIZES,
+        head_dim=8,
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention", "full_attention"],
+        rope_parameters={
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "full_attention": LONG_ROPE,
+        },
+    ),
+}
 
 
 def random_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:

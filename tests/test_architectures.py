@@ -7,7 +7,17 @@ from functools import cache
 
 import pytest
 import torch
-from transformers import MambaConfig, MambaForCausalLM, PreTrainedModel, T5Config, T5ForConditionalGeneration
+from transformers import (
+    BertConfig,
+    Gemma3TextConfig,
+    MambaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    RobertaConfig,
+    T5Config,
+    T5ForConditionalGeneration,
+    XLMConfig,
+)
 
 from hsd_cli.decoding.loop import Limits, decode
 from hsd_cli.decoding.sampling import Warper
@@ -20,7 +30,16 @@ from hsd_cli.drafting.registry import ALGORITHMS, Pair, Side
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.model import CachedModel
-from tests.architectures import BYTES, CONFIGS, byte_vocabulary, imperfect_copy, random_model
+from tests.architectures import (
+    BYTES,
+    CONFIGS,
+    RESCALED,
+    RESCALED_FROM,
+    SIZES,
+    byte_vocabulary,
+    imperfect_copy,
+    random_model,
+)
 
 PROMPT = list(b"for byte in text:")
 TOKENS = 200
@@ -30,7 +49,7 @@ SHUFFLED = random.Random(0).sample(range(BYTES), BYTES)
 
 @cache
 def target_model(architecture: str) -> PreTrainedModel:
-    return random_model(CONFIGS[architecture])
+    return random_model({**CONFIGS, **RESCALED}[architecture])
 
 
 @cache
@@ -84,6 +103,15 @@ def test_greedy_text_equals_generate(architecture: str, algorithm: str, lookahea
         assert 0 < statistics.accepted < statistics.drafted
 
 
+@pytest.mark.parametrize("algorithm", ["ar", "sd", "slem", "tli"])
+@pytest.mark.parametrize("architecture", RESCALED)
+def test_text_equals_generates_and_ends_where_the_positions_would_be_rescaled(
+    architecture: str, algorithm: str
+) -> None:
+    text, _ = greedy(architecture, algorithm, lookahead=4)
+    assert text == reference(architecture)[: RESCALED_FROM - len(PROMPT)]
+
+
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_rolling_back_equals_never_having_read(architecture: str) -> None:
     model = CachedModel(target_model(architecture), capacity=4)
@@ -123,17 +151,51 @@ def test_long_prompts_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> Non
     torch.testing.assert_close(CachedModel(target_model("gemma3"), capacity=64).prefill(PROMPT), whole)
 
 
+BERT_SIZES = {key: SIZES[key] for key in SIZES if key not in ("num_key_value_heads", "pad_token_id")}
+
+
 @pytest.mark.parametrize(
-    ("model", "reason"),
+    ("config", "reason"),
     [
-        (MambaForCausalLM(MambaConfig(vocab_size=9, hidden_size=8, state_size=4, num_hidden_layers=1)), "recurrent"),
-        (T5ForConditionalGeneration(T5Config(vocab_size=9, d_model=8, d_ff=8, num_layers=1, num_heads=2)), "encoder"),
+        (MambaConfig(vocab_size=9, hidden_size=8, state_size=4, num_hidden_layers=1), "recurrent"),
+        (BertConfig(**BERT_SIZES), "bidirectional"),
+        (RobertaConfig(**BERT_SIZES), "bidirectional"),
+        (Gemma3TextConfig(**SIZES, head_dim=8, use_bidirectional_attention=True), "bidirectional"),
+        (XLMConfig(vocab_size=9, emb_dim=8, n_layers=1, n_heads=2), "does not use the cache"),
     ],
-    ids=["mamba", "t5"],
+    ids=["mamba", "bert", "roberta", "bidirectional gemma3", "xlm"],
 )
-def test_models_that_cannot_be_rolled_back_are_refused(model: PreTrainedModel, reason: str) -> None:
+def test_models_that_cannot_be_verified_are_refused_before_they_read_a_prompt(
+    config: PreTrainedConfig, reason: str
+) -> None:
     with pytest.raises(HsdError, match=reason):
+        CachedModel(random_model(config), capacity=8)
+
+
+def test_encoder_decoders_are_refused() -> None:
+    model = T5ForConditionalGeneration(T5Config(vocab_size=9, d_model=8, d_ff=8, num_layers=1, num_heads=2))
+    with pytest.raises(HsdError, match="encoder-decoder"):
         CachedModel(model, capacity=8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_rounding_is_not_mistaken_for_foresight(architecture: str, dtype: torch.dtype) -> None:
+    CachedModel(random_model(CONFIGS[architecture]).to(dtype), capacity=8)
+
+
+def test_an_encoder_that_is_configured_as_a_decoder_is_a_causal_model() -> None:
+    CachedModel(random_model(BertConfig(**BERT_SIZES, is_decoder=True)), capacity=8)
+
+
+def test_a_model_is_asked_once_whether_it_is_causal() -> None:
+    model, passes = random_model(CONFIGS["llama"]), []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    first = CachedModel(model, capacity=8)
+    asked = len(passes)
+    CachedModel(model, capacity=8)
+    assert len(passes) == asked > 0
+    assert first.length == 0  # what was asked has been forgotten
 
 
 def test_a_loaded_model_is_never_changed() -> None:

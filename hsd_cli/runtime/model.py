@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from typing import Protocol
+from weakref import WeakSet
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -40,17 +41,22 @@ def _context_size(config: PreTrainedConfig) -> int:
     """Positions up to which a token's keys do not depend on what else its forward pass reads."""
     size: int = getattr(config, "max_position_embeddings", None) or 1 << 30
     rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") in ("longrope", "dynamic"):  # these rescale all positions once a pass goes further
-        original = rope.get("original_max_position_embeddings")
-        size = original or getattr(config, "original_max_position_embeddings", None) or size
+    scalings = [rope] if "rope_type" in rope else rope.values()  # one for all layers, or one for each kind of layer
+    for scaling in scalings:
+        # Rescales all positions once a pass goes further than that (as "dynamic" does at the end of the context).
+        if scaling and scaling.get("rope_type") == "longrope":
+            size = min(size, scaling.get("original_max_position_embeddings") or size)
     return size
+
+
+_known_causal: WeakSet[PreTrainedModel] = WeakSet()  # asking takes two forward passes: once per model, not per text
 
 
 class CachedModel:
     """A ``LanguageModel`` around a causal LM of transformers. The model itself is never changed.
 
     ``capacity`` is the number of tokens that the cache has room for at first; it grows when needed.
-    Raises ``HsdError`` if the model's state cannot be rolled back.
+    Raises ``HsdError`` if the model's state cannot be rolled back, or if it is not causal.
     """
 
     def __init__(self, model: PreTrainedModel, capacity: int) -> None:
@@ -70,6 +76,30 @@ class CachedModel:
         self.device = model.device
         # The head may be wider than the vocabulary: padded ids are part of the target's distribution all the same.
         self.vocabulary_size = model.get_output_embeddings().weight.shape[0]
+        if model not in _known_causal:
+            self._refuse_foresight()
+            _known_causal.add(model)
+
+    def _refuse_foresight(self) -> None:
+        """Raises ``HsdError`` if what the model says after a token depends on the tokens that follow it.
+
+        The model itself is asked, since no config tells: causal GPT-NeoX has ``is_decoder=False`` as bidirectional
+        BERT has, and ``use_bidirectional_attention`` can be about images alone.
+        """
+        spread = torch.arange(8, device=self.device) * self.vocabulary_size // 8
+        one, other = self._after_first(spread), self._after_first(spread // 2)
+        # Equal but for rounding: experts, for one, share their work with other tokens each time.
+        if (one - other).std() > torch.finfo(one.dtype).eps ** 0.5 * one.std():
+            raise HsdError(
+                f"{self._model.config.model_type} sees tokens that are yet to be written (bidirectional attention); "
+                "choose a causal language model"
+            )
+
+    def _after_first(self, ids: torch.Tensor) -> torch.Tensor:
+        """The logits after the first of ``ids``, read together; ``[vocabulary_size]``."""
+        logits = self.run(ids)[0]
+        self.rollback(0)
+        return logits
 
     @property
     def length(self) -> int:
