@@ -96,15 +96,19 @@ def metaspace_bpe() -> Tokenizer:
     return tokenizer
 
 
+def _trained_unigram(corpus: list[str], size: int) -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.train_from_iterator(
+        corpus,
+        trainers.UnigramTrainer(vocab_size=size, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False),
+    )
+    return tokenizer
+
+
 def unigram() -> Tokenizer:
     """T5's and Gemma's relatives; trained, then given byte tokens."""
-    trained = Tokenizer(models.Unigram())
-    trained.pre_tokenizer = pre_tokenizers.Metaspace()
-    trained.train_from_iterator(
-        CORPUS,
-        trainers.UnigramTrainer(vocab_size=120, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False),
-    )
-    scores = dict(json.loads(trained.to_str())["model"]["vocab"])
+    scores = dict(json.loads(_trained_unigram(CORPUS, 120).to_str())["model"]["vocab"])
     pieces = [(piece, scores.get(piece, 0.0)) for piece in _with_fallback(list(scores))]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -115,12 +119,8 @@ def unigram() -> Tokenizer:
 
 def metaspace_unigram() -> Tokenizer:
     """Without byte tokens, and with the Metaspace decoder: only letters and spaces can be spelled."""
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer = _trained_unigram(WORDS, 60)
     tokenizer.decoder = decoders.Metaspace()
-    tokenizer.train_from_iterator(
-        WORDS, trainers.UnigramTrainer(vocab_size=60, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False)
-    )
     return tokenizer
 
 
