@@ -37,10 +37,7 @@ app.command()(vocab_diff)
 
 
 def run(*arguments: str | Path) -> Result:
-    try:
-        return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
-    finally:
-        gc.enable()  # the command owns its process and does without
+    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
 
 
 def save(tokenizer: Tokenizer, folder: Path, **configuration: Any) -> Path:
@@ -288,6 +285,11 @@ def test_another_text_changes_the_share(pair: tuple[Path, Path], tmp_path: Path)
     with pytest.raises(UsageError, match="empty"):
         run(*pair, "--text", text)
     assert run(*pair, "--text", tmp_path / "nothing").exit_code == 2
+
+
+def test_the_garbage_collector_runs_again_afterwards(pair: tuple[Path, Path]) -> None:
+    run(*pair)
+    assert gc.isenabled()
 
 
 def test_two_kinds_of_output_are_one_too_many(pair: tuple[Path, Path]) -> None:
