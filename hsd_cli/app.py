@@ -18,7 +18,6 @@ from hsd_cli.ui.terminal import visible
 app = typer.Typer(
     name="hsd",
     help="Faster text generation with nothing lost: any drafter speeds up any target.",
-    no_args_is_help=True,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -43,21 +42,37 @@ def _options(
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 failure, 2 usage, 130 interrupted; a closed pipe ends quietly."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a narrow encoding must not cost the rest of the text
     try:
-        app()
+        sys.exit(_run(sys.argv[1:] or ["--help"]))
     except Exception as error:
         if os.environ.get("HSD_DEBUG"):
             raise
         if isinstance(error, OSError):
-            # If it is stdout that failed, the interpreter must not fail again when it flushes what is left.
+            # What is left for standard output must not fail again when the interpreter flushes it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        typer.echo(f"hsd: {_one_line(error)}", err=True)
-        sys.exit(error.exit_code if isinstance(error, HsdError) else EXIT_FAILURE)
+        # Messages quote names and files that nobody has vetted.
+        typer.echo(f"hsd: {visible(' '.join(_sentence(error).split()))}", err=True)
+        sys.exit(getattr(error, "exit_code", EXIT_FAILURE))
 
 
-def _one_line(error: Exception) -> str:
-    """Messages quote names and files that nobody has vetted; of an unforeseen error only the type says what it is."""
-    message = visible(" ".join(str(error).split()))
-    return message if isinstance(error, HsdError) else f"{type(error).__name__}: {message} (HSD_DEBUG=1 shows where)"
+def _run(arguments: list[str]) -> int:
+    """The exit code of a command that has not failed."""
+    if sys.stdout is None:
+        raise HsdError("standard output is closed; send it to a file or to /dev/null")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a narrow encoding must not cost the rest of the text
+    return app(arguments, prog_name="hsd", standalone_mode=False) or 0
+
+
+def _sentence(error: Exception) -> str:
+    """What is wrong and what to do next."""
+    if isinstance(error, HsdError):
+        return str(error)
+    if isinstance(error, typer.TyperException):
+        context: typer.Context | None = getattr(error, "ctx", None)
+        command = "hsd" if context is None else context.command_path
+        message = error.format_message().rstrip(".")
+        return f"{message[:1].lower()}{message[1:]}; see `{command} --help`"
+    if isinstance(error, OSError) and error.strerror:  # files are explained where they are opened: this is the output
+        return f"cannot write standard output: {error.strerror}"
+    return f"{type(error).__name__}: {error} (HSD_DEBUG=1 shows where)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from hsd_cli import __version__
 from hsd_cli.commands import generate
-from tests.cli import hsd, shell_hsd
+from tests.cli import COMMAND, hsd, shell_hsd
 
 LIGHT = [
     ["--help"],
@@ -68,14 +69,32 @@ def test_impossible_settings_are_one_line_and_exit_code_2(arguments: list[str], 
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    ["--none", "-n 0", "-n many", "--lookahead 0", "-a magic", "--dtype int3", "--seed -1", f"--seed {1 << 32}"],
+    ("arguments", "sentence", "command"),
+    [
+        ("generate x --none", "no such option: --none", "hsd generate"),
+        ("generate x -n", "option '-n' requires an argument", "hsd"),
+        ("generate x y", "got unexpected extra argument(s) (y)", "hsd generate"),
+        ("generate x -n 0", "invalid value for '-n' / '--max-new-tokens': ", "hsd generate"),
+        ("generate x -n many", "invalid value for '-n' / '--max-new-tokens': ", "hsd generate"),
+        ("generate x --lookahead 0", "invalid value for '--lookahead': ", "hsd generate"),
+        ("generate x -a magic", "'magic' is not one of 'auto', 'ar', 'sd'", "hsd generate"),
+        ("generate x --dtype int3", "'int3' is not one of 'auto', 'float32'", "hsd generate"),
+        ("generate x --seed -1", "invalid value for '--seed': ", "hsd generate"),
+        (f"generate x --seed {1 << 32}", "invalid value for '--seed': ", "hsd generate"),
+        ("vocab-diff A", "missing argument 'B'", "hsd vocab-diff"),
+        ("conjure", "no such command 'conjure'", "hsd"),
+        ("--none", "no such option: --none", "hsd"),
+    ],
 )
-def test_what_the_options_do_not_take_is_a_usage_error(arguments: str) -> None:
-    result = hsd("generate", "x", *arguments.split())
+def test_what_the_options_do_not_take_is_one_line_that_names_the_help(
+    arguments: str, sentence: str, command: str
+) -> None:
+    result = hsd(*arguments.split())
     assert (result.code, result.out) == (2, "")
-    assert "Usage:" in result.err
-    assert "Traceback" not in result.err
+    assert result.err.startswith("hsd: ")
+    assert sentence in result.err
+    assert result.err.endswith(f"; see `{command} --help`\n")
+    assert result.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("stdin", [b"", b"\xef\xbb\xbf"], ids=["nothing", "byte order mark"])
@@ -89,6 +108,7 @@ def test_version_and_help_go_to_stdout() -> None:
     assert hsd("--version") == (0, f"hsd {__version__}\n", "")
     help_text = hsd("generate", "--help")
     assert (help_text.code, help_text.err) == (0, "")
+    assert hsd() == hsd("-h") == hsd("--help")
     options = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", help_text.out))
     assert {
         "-t",
@@ -103,6 +123,29 @@ def test_version_and_help_go_to_stdout() -> None:
         "--draft-dtype",
         "--verification",
     } <= options
+
+
+def test_a_closed_standard_output_is_one_line() -> None:
+    done = subprocess.run([*COMMAND, "--version"], preexec_fn=lambda: os.close(1), stderr=subprocess.PIPE, check=False)
+    sentence = b"hsd: standard output is closed; send it to a file or to /dev/null\n"
+    assert (done.returncode, done.stderr) == (1, sentence)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize("buffering", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize(
+    "arguments",
+    ["--version", "--help", "vocab-diff embedded:target embedded:drafter", "generate -n 3 x", "generate -n 3 --json x"],
+)
+def test_a_full_disk_is_one_line(arguments: str, buffering: str) -> None:
+    environment = os.environ | {"PYTHONUNBUFFERED": buffering}
+    options = ["-q"] if arguments.startswith("generate") else []
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, *arguments.split(), *options],
+            stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, env=environment, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, b"hsd: cannot write standard output: No space left on device\n")
 
 
 def test_a_traceback_is_shown_only_on_demand() -> None:

@@ -440,16 +440,6 @@ def test_a_closed_pipe_ends_quietly(letters: str) -> None:
     assert running.returncode == 1
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
-@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
-def test_a_full_disk_is_one_line(letters: str, options: list[str]) -> None:
-    with open("/dev/full", "wb") as full:
-        arguments = [*COMMAND, "generate", "-t", letters, "-n", "3", "a", *options]
-        done = subprocess.run(arguments, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, check=False)
-    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
-    assert b"No space left on device" in done.stderr
-
-
 def read_terminal(arguments: list[str]) -> tuple[bytes, bytes]:
     """What the command shows on a terminal, and what it says on stderr."""
     ours, theirs = pty.openpty()
