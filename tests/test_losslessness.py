@@ -13,7 +13,7 @@ from hsd_cli.errors import UsageError
 from tests.enumeration import EnumeratedRandomness, law
 from tests.laws import SETTINGS, VOCABULARIES, TinyPair, exact_law, target_row, tiny_pair, token_ids
 
-HETEROGENEOUS = ["slem", "slrs", "tli", "union"]
+HETEROGENEOUS = ["lookup", "slem", "slrs", "tli", "union"]
 CASES = [(algorithm, name) for name in VOCABULARIES for algorithm in HETEROGENEOUS] + [("sd", "same"), ("ar", "same")]
 
 
@@ -121,6 +121,8 @@ class RenormalisesTheVoid(Rejection):
         (ForgetsTheResidual, "union"),
         (BelievesAWrongPsi, "tli"),
         (BelievesAWrongPsi, "union"),
+        (BelievesAWrongPsi, "slrs"),
+        (ForgetsTheResidual, "slrs"),
         (RenormalisesTheVoid, "union"),
     ],
 )

@@ -47,6 +47,9 @@ class Warp(Protocol):
     def probabilities(self, logits: torch.Tensor, drafted: torch.Tensor) -> torch.Tensor:
         """Distributions ``[k, V]`` for the last ``k`` places of the context followed by ``drafted`` (``[n]``)."""
 
+    def penalised(self, logits: torch.Tensor, drafted: torch.Tensor) -> torch.Tensor:
+        """Logits ``[k, V]`` for the same places with the repetition penalty alone."""
+
     def follow(self, ids: Sequence[int], unchanged: int) -> None:
         """The context is now ``ids``, of which the first ``unchanged`` are as they were."""
 

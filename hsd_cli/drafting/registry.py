@@ -9,6 +9,7 @@ from functools import cached_property
 from hsd_cli.drafting.ar import NoDrafter
 from hsd_cli.drafting.context import Context, MirroredContext, TranslatedContext
 from hsd_cli.drafting.draft_model import DraftModel, Patience
+from hsd_cli.drafting.lookup import LookupDrafter
 from hsd_cli.drafting.projection import SharedTokens
 from hsd_cli.drafting.protocol import Drafter, ProposalRule, Warp
 from hsd_cli.drafting.sd import SameTokens
@@ -114,6 +115,7 @@ def _slrs(pair: Pair) -> Drafter:
 # A new algorithm is a new file in this folder and one line here.
 ALGORITHMS: dict[str, Callable[[Pair], Drafter]] = {
     "ar": lambda pair: NoDrafter(pair.target.model.device),
+    "lookup": lambda pair: LookupDrafter(pair.target.model.device),
     "sd": _sd,
     "slem": _slem,
     "slrs": _slrs,

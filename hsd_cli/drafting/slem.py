@@ -33,7 +33,8 @@ class StringMatchDrafter:
         return Draft(torch.tensor(tokens, dtype=torch.int64, device=self._target.device), algorithm="slem")
 
     def _likeliest(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        confidence, token = self._drafter.warp.probabilities(logits, self._drafter.drafted)[0].max(-1)
+        # Without temperature and truncation, which would not change what is likeliest.
+        confidence, token = self._drafter.warp.penalised(logits, self._drafter.drafted)[0].softmax(-1).max(-1)
         return token, confidence
 
     def _translate(self, drafted: Sequence[int]) -> list[int]:
