@@ -74,7 +74,7 @@ class DraftModel:
         for step in range(steps):
             drafted[step], confidence = choose(logits)
             self.drafted = drafted[: step + 1]
-            if step + 1 == steps or not (self._patience is None or self._patience.go_on(confidence)):
+            if not (self._patience is None or self._patience.go_on(confidence)) or step + 1 == steps:
                 break
             logits = self.model.run(self.drafted[step:])
         return self.drafted

@@ -1,0 +1,79 @@
+"""The arms of the bandit: what each way to draft has brought so far."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+MEMORY = 0.97  # of an arm's earlier iterations, per iteration: texts change
+
+
+class ModelArm:
+    """An algorithm with a drafter model: decaying means of the tokens and seconds of its iterations.
+
+    It starts as if one iteration had brought ``tokens`` in ``seconds``.
+    """
+
+    def __init__(self, tokens: float, seconds: float) -> None:
+        self.trials = 0
+        self._weight = 1.0
+        self._tokens = tokens
+        self._squares = tokens**2 + 1.0
+        self._seconds = seconds
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        self.trials += 1
+        self._weight = MEMORY * self._weight + 1
+        self._tokens += (tokens - self._tokens) / self._weight
+        self._squares += (tokens**2 - self._squares) / self._weight
+        self._seconds += (seconds - self._seconds) / self._weight
+
+    def forget(self) -> None:
+        """Halves the weight of what is known."""
+        self._weight /= 2
+
+    @property
+    def tokens(self) -> float:
+        """Tokens per iteration."""
+        return self._tokens
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second."""
+        return self._tokens / self._seconds
+
+    @property
+    def hopeful_rate(self) -> float:
+        """The same, one standard error up."""
+        variance = max(self._squares - self._tokens**2, 0.05)
+        return (self._tokens + sqrt(variance / self._weight)) / self._seconds
+
+
+class CopyArm:
+    """The lookup where a match of some length was found: how often a copied token is accepted after an accepted one.
+
+    It starts as if three tokens had been accepted at the rate ``guess``.
+    """
+
+    def __init__(self, guess: float) -> None:
+        self._seen = 3.0
+        self._accepted = guess * self._seen
+
+    def learn(self, drafted: int, accepted: int) -> None:
+        for place in range(min(drafted, accepted + 1)):
+            self._seen = MEMORY * self._seen + 1
+            self._accepted = MEMORY * self._accepted + (place < accepted)
+
+    def neglect(self) -> None:
+        """Passed over once more: what is known gets slowly out of date."""
+        self._seen *= 0.99
+        self._accepted *= 0.99
+
+    @property
+    def hopeful_acceptance(self) -> float:
+        """One standard error above what was seen."""
+        mean = self._accepted / self._seen
+        return min(mean + sqrt(max(mean * (1 - mean), 0.01) / self._seen), 1.0)
+
+    def hopeful_tokens(self, drafted: int) -> float:
+        """Expected tokens of an iteration that copies ``drafted``: each counts if all before it were accepted."""
+        return sum(self.hopeful_acceptance**place for place in range(drafted + 1))

@@ -1,0 +1,187 @@
+"""`auto`: runs whatever brings most tokens per second here, and plain decoding where no draft pays.
+
+Every iteration is lossless whichever algorithm drafts it, so the choice is free at each one. It is a bandit: the arms
+are the algorithms, the reward is measured in this very run, and the safe arm is plain decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hsd_cli.drafting.lookup import LookupDrafter
+from hsd_cli.drafting.protocol import Draft, Drafter
+from hsd_cli.planner.arms import CopyArm, ModelArm
+from hsd_cli.planner.costs import Costs
+from hsd_cli.planner.pace import Pace
+from hsd_cli.runtime.clock import PhaseClock
+
+PLAIN, LOOKUP = "ar", "lookup"
+FIRST_PAUSE, LONGEST_PAUSE = 24, 384  # iterations until the best of the beaten algorithms is tried again
+FIRST_LIMIT = 2  # tokens: an unknown drafter is not given much to waste, and 2 more each time
+LONGEST_COPY = 16
+STEADY = 8  # tokens: having to read more than these makes a draft's time untypical
+# Matches of at least so many tokens are arms of their own, with a guess of how often a copied token is accepted.
+MATCHES = {12: 0.9, 6: 0.8, 3: 0.6, 2: 0.4}
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What was last drafted, to be judged when the text has grown. ``steady``: its seconds are typical ones."""
+
+    name: str
+    match: int
+    drafted: int
+    text_length: int
+    seconds: dict[str, float]
+    steady: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An algorithm (with the match that the lookup found), the longest draft, and the rate to expect."""
+
+    name: str
+    rate: float
+    limit: int = 0
+    match: int = 0
+
+
+class Controller:
+    """A drafter that is, at each iteration, the one that pays best: of ``makers``, the lookup, or none at all.
+
+    ``makers`` are called when first needed. Without the ``guard`` it drafts wherever it can, and only sets the pace.
+    """
+
+    def __init__(
+        self,
+        makers: Mapping[str, Callable[[], Drafter]],
+        lookup: LookupDrafter | None,
+        plain: Drafter,
+        pace: Pace,
+        costs: Costs,
+        clock: PhaseClock,
+        guard: bool = True,
+    ) -> None:
+        self._makers = makers
+        self._lookup = lookup
+        self._plain = plain
+        self._pace = pace
+        self._costs = costs
+        self._clock = clock
+        self._guard = guard
+        self._drafters: dict[str, Drafter] = {}
+        self._arms: dict[str, ModelArm] = {}
+        self._copies = {match: CopyArm(guess) for match, guess in MATCHES.items()}
+        self._last: Iteration | None = None
+        self._model_read = 0
+        self._plain_for = 0
+        self._pause = FIRST_PAUSE
+
+    def draft(self, text: Sequence[int], lookahead: int) -> Draft:
+        self._learn(text)
+        choice = self._choose(text, lookahead)
+        steady = choice.name not in self._makers or (
+            choice.name in self._drafters and len(text) - self._model_read <= STEADY
+        )
+        seconds = dict(self._clock.seconds)
+        draft = self._run(choice, text)
+        # A drafter may have nothing to say, for want of room.
+        name = choice.name if len(draft) else PLAIN
+        self._last = Iteration(name, choice.match, len(draft), len(text), seconds, steady)
+        return draft
+
+    def verdict(self) -> str | None:
+        """In words, that drafting does not pay here, if so."""
+        if not self._arms or self._plain_for == 0:
+            return None
+        best = max(self._arms, key=lambda name: self._arms[name].rate)
+        ratio = self._arms[best].rate * self._costs.verification(1)
+        return f"drafting did not pay here: {best} ran at {ratio:.2f} of plain decoding's speed"
+
+    def _run(self, choice: Choice, text: Sequence[int]) -> Draft:
+        if choice.name == PLAIN:
+            return self._plain.draft(text, 0)
+        if choice.name == LOOKUP and self._lookup is not None:
+            return self._lookup.draft(text, choice.limit)
+        if choice.name not in self._drafters:
+            self._drafters[choice.name] = self._makers[choice.name]()
+        self._pace.begin(choice.name, 1 / max(choice.rate, 1 / self._costs.verification(1)))
+        self._model_read = len(text)
+        return self._drafters[choice.name].draft(text, choice.limit)
+
+    # --- what to do next ---
+
+    def _choose(self, text: Sequence[int], lookahead: int) -> Choice:
+        plain = Choice(PLAIN, 1 / self._costs.verification(1))
+        if lookahead == 0 or (self._guard and self._last is None):  # the first pass tells what plain decoding costs
+            return plain
+        choices = [*self._model_choices(lookahead), *self._copy_choices(text, lookahead)]
+        if self._guard or not choices:
+            choices.append(plain)
+        best = max(choices, key=lambda choice: choice.rate)
+        for choice in choices:
+            if choice.name == LOOKUP and choice is not best:
+                self._copies[choice.match].neglect()
+        return self._perhaps_try_again(best, choices)
+
+    def _model_choices(self, lookahead: int) -> list[Choice]:
+        limit = FIRST_LIMIT + 2 * sum(arm.trials for arm in self._arms.values())
+        return [
+            Choice(name, self._arms.get(name, self._guess(name)).hopeful_rate, min(lookahead, limit))
+            for name in self._makers
+        ]
+
+    def _guess(self, name: str) -> ModelArm:
+        """An untried algorithm is expected to do as the others: they share the drafter."""
+        tokens = max((arm.tokens for arm in self._arms.values()), default=2.0)
+        seconds = self._costs.verification(FIRST_LIMIT + 1) + FIRST_LIMIT * self._costs.step(name)
+        return ModelArm(min(tokens, FIRST_LIMIT + 1.0), seconds)
+
+    def _copy_choices(self, text: Sequence[int], lookahead: int) -> list[Choice]:
+        found = 0 if self._lookup is None else self._lookup.match(text)
+        match = next((least for least in MATCHES if found >= least), None)
+        if match is None:
+            return []
+        arm = self._copies[match]
+        rates = [
+            (arm.hopeful_tokens(length) / self._costs.verification(length + 1), length)
+            for length in range(1, min(lookahead, LONGEST_COPY) + 1)
+        ]
+        rate, length = max(rates)
+        return [Choice(LOOKUP, rate, length, match)]
+
+    def _perhaps_try_again(self, best: Choice, choices: Sequence[Choice]) -> Choice:
+        """``best``, or after a long time of plain decoding the best of the beaten algorithms."""
+        if best.name != PLAIN:
+            self._plain_for = 0
+            self._pause = max(FIRST_PAUSE, self._pause // 2)
+            return best
+        self._plain_for += 1
+        beaten = [choice for choice in choices if choice.name in self._arms]
+        if self._plain_for % self._pause or not beaten:
+            return best
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        again = max(beaten, key=lambda choice: choice.rate)
+        self._arms[again.name].forget()
+        return again
+
+    # --- what came of it ---
+
+    def _learn(self, text: Sequence[int]) -> None:
+        """The clock tells what the last iteration took, the text what it brought."""
+        last = self._last
+        if last is None:
+            return
+        tokens = len(text) - last.text_length
+        took = {phase: seconds - last.seconds.get(phase, 0.0) for phase, seconds in self._clock.seconds.items()}
+        self._costs.observe_pass(last.drafted + 1, took["verify"])
+        if last.name == LOOKUP:
+            self._copies[last.match].learn(last.drafted, tokens - 1)
+        elif last.name in self._makers:
+            steps = self._pace.steps
+            if last.steady:
+                self._costs.observe_draft(last.name, steps, took["draft"] + took.get("translate", 0.0))
+            typical = self._costs.verification(last.drafted + 1) + steps * self._costs.step(last.name)
+            arm = self._arms.setdefault(last.name, self._guess(last.name))
+            arm.learn(tokens, typical)

@@ -1,0 +1,58 @@
+"""What things cost in this run: measured while it runs, typical values of what was seen lately."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from statistics import median
+
+RECENT = 15  # observations whose median counts: older ones were of a shorter text, single ones are hiccups
+MARGINAL_GUESS = 0.1  # what checking one more token adds to a pass, as a share of it, before it is known
+
+
+class Costs:
+    """Seconds of a target pass by its number of tokens, and of a drafter step by algorithm.
+
+    ``step_guess`` is the drafter's cost as a share of the target's, from their sizes.
+    """
+
+    def __init__(self, step_guess: float) -> None:
+        self._passes: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
+        self._steps: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
+        self._step_guess = step_guess
+
+    def observe_pass(self, tokens: int, seconds: float) -> None:
+        self._passes[tokens].append(seconds)
+
+    def observe_draft(self, algorithm: str, steps: int, seconds: float) -> None:
+        self._steps[algorithm].append(seconds / steps)
+
+    def step(self, algorithm: str) -> float:
+        """Seconds of one drafter step with its share of all that drafting takes: reading, translating, projecting."""
+        seen = self._steps.get(algorithm)
+        return median(seen) if seen else self._step_guess * self.verification(1)
+
+    def verification(self, tokens: int) -> float:
+        """Seconds of a pass over ``tokens``: as observed, else by the nearest observed one and the slope.
+
+        1.0 before anything was observed: any unit will do, since only ratios count.
+        """
+        if tokens in self._passes:
+            return median(self._passes[tokens])
+        if not self._passes:
+            return 1.0
+        nearest = min(self._passes, key=lambda known: (abs(known - tokens), known))
+        seconds = median(self._passes[nearest])
+        return max(seconds + (tokens - nearest) * self.marginal, seconds / 2)
+
+    @property
+    def marginal(self) -> float:
+        """Seconds that one more token adds to a pass, between the shortest and the longest that were observed.
+
+        Passes over one token run other kernels, so they are left out where two others are known.
+        """
+        known = sorted((tokens, median(seconds)) for tokens, seconds in self._passes.items())
+        several = known[1:] if len(known) > 2 and known[0][0] == 1 else known
+        if len(several) < 2:
+            return MARGINAL_GUESS * (known[0][1] if known else 1.0)
+        (few, fast), (many, slow) = several[0], several[-1]
+        return max(0.0, (slow - fast) / (many - few))

@@ -1,0 +1,86 @@
+"""How far to draft: on while one more token is expected to bring more time than it costs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+
+from hsd_cli.planner.costs import Costs
+
+BUCKETS = 10
+PRIOR_WEIGHT = 4.0  # observations that a drafter's own probability is worth as a forecast of acceptance
+MEMORY = 0.98  # of earlier observations, per draft: texts change
+
+
+class Calibration:
+    """How often a drafted token is confirmed, given that those before it were, by the drafter's probability of it.
+
+    At first the probability is taken at its word.
+    """
+
+    def __init__(self) -> None:
+        self._confirmed = [0.0] * BUCKETS
+        self._seen = [0.0] * BUCKETS
+
+    def expected(self, confidence: float) -> float:
+        bucket = self._bucket(confidence)
+        return (confidence * PRIOR_WEIGHT + self._confirmed[bucket]) / (PRIOR_WEIGHT + self._seen[bucket])
+
+    @property
+    def mean(self) -> float:
+        """The same for a token that is not drawn yet."""
+        return (0.6 * PRIOR_WEIGHT + sum(self._confirmed)) / (PRIOR_WEIGHT + sum(self._seen))
+
+    def learn(self, confidences: list[float], confirmed: int) -> None:
+        self._confirmed = [MEMORY * value for value in self._confirmed]
+        self._seen = [MEMORY * value for value in self._seen]
+        for place, confidence in enumerate(confidences[: confirmed + 1]):
+            self._seen[self._bucket(confidence)] += 1
+            self._confirmed[self._bucket(confidence)] += place < confirmed
+
+    @staticmethod
+    def _bucket(confidence: float) -> int:
+        return min(int(confidence * BUCKETS), BUCKETS - 1)
+
+
+class Pace:
+    """Ends a draft where the expected gain of one more drafter step falls below its measured cost.
+
+    A token is worth the seconds that it takes at the best rate known; a step costs itself and what it adds to the
+    verification. This maximises tokens per second (Dinkelbach 1967: at the optimum the last step pays just the rate
+    of the whole).
+    """
+
+    def __init__(self, costs: Costs) -> None:
+        self._costs = costs
+        self._calibrations: defaultdict[str, Calibration] = defaultdict(Calibration)
+        self._current = Calibration()
+        self._confidences: list[float] = []
+        self._previous = self._current, self._confidences
+        self._reach = 1.0
+        self._worth = 0.0
+        self._price = 0.0
+
+    def begin(self, algorithm: str, seconds_per_token: float, tokens_per_step: float = 1.0) -> None:
+        """Called before each draft, with what a token takes now and how many of them a drafter step gives."""
+        self._previous = self._current, self._confidences
+        self._current, self._confidences = self._calibrations[algorithm], []
+        self._reach = 1.0
+        self._worth = seconds_per_token * tokens_per_step
+        self._price = self._costs.step(algorithm) + self._costs.marginal * tokens_per_step
+
+    def go_on(self, confidence: torch.Tensor) -> bool:
+        self._confidences.append(float(confidence))
+        self._reach *= self._current.expected(self._confidences[-1])
+        return self._reach * self._current.mean * self._worth > self._price
+
+    @property
+    def steps(self) -> int:
+        """Drafter steps of the current draft."""
+        return len(self._confidences)
+
+    def learn(self, confirmed: int) -> None:
+        """A drafter hears of its last draft's fate when it is asked for the next one."""
+        calibration, confidences = self._previous
+        calibration.learn(confidences, confirmed)
