@@ -18,7 +18,7 @@ from hsd_cli.decoding.verification import Coupled, Randomness, Rejection, Verifi
 from hsd_cli.drafting.ar import NoDrafter
 from hsd_cli.drafting.protocol import Drafter
 from hsd_cli.drafting.registry import ALGORITHMS, Pair, Side
-from hsd_cli.errors import UsageError
+from hsd_cli.errors import HsdError
 from hsd_cli.planner.choice import choose_algorithm
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.loading import LoadedModel
@@ -26,6 +26,8 @@ from hsd_cli.runtime.model import CachedModel
 from hsd_cli.vocab.tokenizer import ModelTokenizer
 
 Verification = Literal["rejection", "coupled"]
+
+FIRST_ROOM = 2048  # tokens past the prompt that the caches have room for at first: most texts end long before -n
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Generation:
-    """A text being written: iterate over ``commits``; the counts and times grow as it goes."""
+    """A text being written: iterate over ``commits``; the counts and times grow as it goes.
+
+    ``end_of_drafting``: after this many tokens of the drafter's nothing is drafted, if the text may get that far.
+    """
 
     algorithm: str
     verification: Verification
     seed: int | None
+    end_of_drafting: int | None
     commits: Iterator[Commit]
     text: TextStream
     statistics: Statistics
@@ -68,21 +74,26 @@ class Engine:
 
     def generate(self, request: Request) -> Generation:
         """Raises ``HsdError`` for requests that the pair cannot serve, before anything is generated."""
-        chat = self._uses_chat(request)
+        chat = self._target_tokenizer.uses_chat(request.chat, request.system)
         prompt = self._target_tokenizer.render(request.prompt, request.system, chat)
-        capacity = len(prompt) + request.max_new_tokens + request.lookahead
+        capacity = len(prompt) + min(request.max_new_tokens + request.lookahead, FIRST_ROOM)
         model = CachedModel(self.target.model, capacity)
+        if len(prompt) >= model.context_size:
+            raise HsdError(
+                f"the prompt has {len(prompt)} tokens and the target's context holds {model.context_size}; shorten it"
+            )
         verification, seed = _verification(request)
         rule = _rule(verification, seed, request.sampling.greedy, model.device)
-        clock, statistics = PhaseClock(), Statistics()
+        clock, statistics = PhaseClock(), Statistics(prompt_tokens=len(prompt))
         target = Side(model, self._target_tokenizer.vocabulary, prompt)
-        algorithm, drafter = self._drafter(request, target, chat, capacity, rule, clock)
+        drafter = self._drafter_side(request, chat, capacity)
+        algorithm, drafting = _drafting(request, target, drafter, rule, clock)
         text = TextStream(
             target.vocabulary, request.stops, drop_leading_space=chat and self._target_tokenizer.adds_dummy_space
         )
         commits = decode(
             model,
-            drafter,
+            drafting,
             prompt,
             Limits(request.max_new_tokens, request.lookahead, frozenset(self.target.eos_ids)),
             rule=rule,
@@ -91,33 +102,34 @@ class Engine:
             clock=clock,
             statistics=statistics,
         )
-        return Generation(algorithm, verification, seed, commits, text, statistics, clock)
+        end = None if drafter is None else _end_of_drafting(request, target, drafter)
+        return Generation(algorithm, verification, seed, end, commits, text, statistics, clock)
 
-    def _uses_chat(self, request: Request) -> bool:
-        templated = self._target_tokenizer.has_chat_template
-        if request.chat and not templated:
-            raise UsageError(f"{self.target.name!r} has no chat template; leave --chat out")
-        chat = templated if request.chat is None else request.chat
-        if request.system is not None and not chat:
-            raise UsageError("--system needs a chat template; put the instructions into the prompt instead")
-        return chat
+    def _drafter_side(self, request: Request, chat: bool, capacity: int) -> Side | None:
+        tokenizer = self._drafter_tokenizer
+        if self.drafter is None or tokenizer is None or request.algorithm == "ar":
+            return None
+        prompt = tokenizer.render(request.prompt, request.system, chat)
+        return Side(CachedModel(self.drafter.model, capacity), tokenizer.vocabulary, prompt)
 
-    def _drafter(
-        self, request: Request, target: Side, chat: bool, capacity: int, rule: VerificationRule, clock: PhaseClock
-    ) -> tuple[str, Drafter]:
-        if self.drafter is None or self._drafter_tokenizer is None or request.algorithm == "ar":
-            return "ar", NoDrafter(target.model.device)
-        model = CachedModel(self.drafter.model, capacity)
-        drafter = Side(
-            model,
-            self._drafter_tokenizer.vocabulary,
-            self._drafter_tokenizer.render(request.prompt, request.system, chat),
-        )
-        algorithm = request.algorithm
-        if algorithm == "auto":
-            algorithm = choose_algorithm(target.vocabulary, drafter.vocabulary, request.sampling.greedy)
-        warp = Warper(request.sampling, model.vocabulary_size, model.device)
-        return algorithm, ALGORITHMS[algorithm](Pair(target, drafter, warp, rule, clock))
+
+def _drafting(
+    request: Request, target: Side, drafter: Side | None, rule: VerificationRule, clock: PhaseClock
+) -> tuple[str, Drafter]:
+    if drafter is None:
+        return "ar", NoDrafter(target.model.device)
+    algorithm = request.algorithm
+    if algorithm == "auto":
+        algorithm = choose_algorithm(target.vocabulary, drafter.vocabulary, request.sampling.greedy)
+    warp = Warper(request.sampling, drafter.model.vocabulary_size, drafter.model.device)
+    return algorithm, ALGORITHMS[algorithm](Pair(target, drafter, warp, rule, clock))
+
+
+def _end_of_drafting(request: Request, target: Side, drafter: Side) -> int | None:
+    """The size of the drafter's context if the text may outgrow it, going by one drafter token per target token."""
+    longest = min(request.max_new_tokens, target.model.context_size - len(target.prompt))
+    size = drafter.model.context_size
+    return size if size < len(drafter.prompt) + longest else None
 
 
 def _verification(request: Request) -> tuple[Verification, int | None]:

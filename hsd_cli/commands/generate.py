@@ -6,15 +6,17 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TextIO
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.errors import EXIT_INTERRUPTED, HsdError, UsageError
 from hsd_cli.models.locate import EMBEDDED_DRAFTER, EMBEDDED_TARGET
+from hsd_cli.ui.output import Output
 
 if TYPE_CHECKING:
     from hsd_cli.engine import Engine, Generation, Request
@@ -152,20 +154,28 @@ def generate(
         raise UsageError("the prompt is empty; give it as an argument, with --file, or on standard input")
     if "" in (stop or []):
         raise UsageError("--stop must not be empty")
+    if chat is False and system is not None:
+        raise UsageError("--system is part of a chat, and --raw asks for none; leave one of them out")
     target_name, draft_name = _choose_models(target, draft, algorithm)
     sampling = SamplingSettings(temperature, top_k, top_p, min_p, repetition_penalty)
     text = _valid(given)
-    with ExitStack() as files:
-        sink = files.enter_context(_open_output(output)) if output else sys.stdout
+    with Output(output) as sink:
         if text != given and not quiet:
             _say("the prompt is not valid UTF-8; what cannot be read is replaced by \ufffd")
         with _leaving_at_once():
             if target is None and not quiet:
                 _say(f"no --target given: using {target_name}" + (f" with {draft_name}" if draft_name else ""))
 
+            from huggingface_hub.utils.tqdm import disable_progress_bars
+
             from hsd_cli.engine import Engine, Request
             from hsd_cli.runtime.loading import load_model
+            from hsd_cli.vocab.tokenizer import ModelTokenizer
 
+            if quiet:
+                disable_progress_bars()
+            if chat or system is not None:
+                ModelTokenizer.load(target_name).uses_chat(chat, system)  # what it refuses need not wait for weights
             engine = Engine(
                 load_model(target_name, device, dtype),
                 load_model(draft_name, draft_device or device, draft_dtype or dtype) if draft_name else None,
@@ -182,11 +192,9 @@ def generate(
             seed=seed,
             stops=tuple(map(_valid, stop or [])),
         )
-        if output is not None and output.is_file():
-            sink.truncate(0)  # not before: a model that cannot be loaded must not cost the file's old text
-        report = _run(engine, request, None if json else sink)
+        report = _run(engine, request, None if json else sink, quiet)
         if json:
-            _write_json(report, sink)
+            sink.write(report.json())
     if stats and not quiet and not json:
         _say(report.line())
     if report.finish_reason == "interrupt":
@@ -231,6 +239,21 @@ def _leaving_at_once() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+@contextmanager
+def _holding_interrupts() -> Iterator[None]:
+    """Ctrl-C takes effect at the end of the block: what is made in it is there for whoever catches the interrupt."""
+    before = signal.getsignal(signal.SIGINT)
+    held: list[int] = []
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        raise KeyboardInterrupt
+
+
 def _choose_models(target: str | None, draft: str | None, algorithm: Algorithm) -> tuple[str, str | None]:
     if target is None:
         target, draft = EMBEDDED_TARGET, draft or EMBEDDED_DRAFTER
@@ -239,21 +262,10 @@ def _choose_models(target: str | None, draft: str | None, algorithm: Algorithm) 
     return target, None if algorithm == "ar" else draft
 
 
-def _open_output(path: Path) -> TextIO:
-    try:
-        return path.open("a", encoding="utf-8", newline="")
-    except OSError as error:
-        raise HsdError(f"cannot write {str(path)!r}: {error.strerror}") from error
-
-
-def _run(engine: Engine, request: Request, sink: TextIO | None) -> RunReport:
+def _run(engine: Engine, request: Request, sink: Output | None, quiet: bool) -> RunReport:
     """Generates, streams the text to ``sink``, and sums up; an interrupt ends the text where it is."""
     import torch
 
-    from hsd_cli.ui.terminal import visible
-
-    on_terminal = sink is not None and sink.isatty()
-    generation = engine.generate(request)
     texts: list[str] = []
     ids: list[int] = []
     reason = "interrupt"
@@ -261,31 +273,32 @@ def _run(engine: Engine, request: Request, sink: TextIO | None) -> RunReport:
     def show(text: str) -> None:
         texts.append(text)
         if sink is not None:
-            sink.write(visible(text) if on_terminal else text)
-            sink.flush()
+            sink.write(text)
 
     try:
+        with _holding_interrupts():
+            generation = engine.generate(request)
+            if generation.end_of_drafting is not None and not quiet:
+                _say(f"the drafter's context holds {generation.end_of_drafting} tokens: no drafting beyond it")
+            begun = perf_counter()
         for commit in generation.commits:
             ids += [piece.token for piece in commit.pieces]
             reason = commit.finish_reason or reason
             show(commit.text)
     except KeyboardInterrupt:
-        show(generation.text.finish())  # what waited for the rest of a character or a stop string
+        if rest := generation.text.finish():  # what waited for the rest of a character or a stop string
+            show(rest)
     except torch.OutOfMemoryError:
         raise HsdError("the device ran out of memory; try a shorter prompt, --dtype bfloat16 or --device cpu") from None
-    finally:
-        if on_terminal and sink is not None and not "".join(texts).endswith("\n"):
-            sink.write("\n")
-    return _report(engine, request, generation, "".join(texts), ids, reason)
+    return _report(engine, request, generation, "".join(texts), ids, reason, perf_counter() - begun)
 
 
 def _report(
-    engine: Engine, request: Request, generation: Generation, text: str, ids: list[int], reason: str
+    engine: Engine, request: Request, generation: Generation, text: str, ids: list[int], reason: str, total: float
 ) -> RunReport:
     from hsd_cli.ui.run_report import RunReport
 
     statistics, seconds = generation.statistics, generation.clock.seconds
-    total = sum(seconds.values())
     decoding = total - seconds["prefill"]
     drafter = engine.drafter
     return RunReport(
@@ -307,15 +320,6 @@ def _report(
         target={"id": engine.target.name, "revision": engine.target.revision},
         draft=None if drafter is None else {"id": drafter.name, "revision": drafter.revision},
     )
-
-
-def _write_json(report: RunReport, sink: TextIO) -> None:
-    from dataclasses import asdict
-    from json import dumps
-
-    # ASCII alone, which no terminal obeys and every encoding has.
-    sink.write(dumps(asdict(report)) + "\n")
-    sink.flush()
 
 
 def _say(message: str) -> None:

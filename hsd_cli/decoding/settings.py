@@ -10,7 +10,10 @@ from hsd_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """Temperature 0 is greedy decoding; the defaults of the others change nothing. Raises ``UsageError``."""
+    """Temperature 0 is greedy decoding; the defaults of the others change nothing. Raises ``UsageError``.
+
+    The bounds of temperature and penalty keep float32 logits finite.
+    """
 
     temperature: float = 0.0
     top_k: int = 0
@@ -20,11 +23,17 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         checks = (
-            (0 <= self.temperature < inf, f"--temperature must be 0 (greedy) or more, not {self.temperature}"),
+            (
+                self.temperature == 0 or 1e-5 <= self.temperature < inf,
+                f"--temperature must be 0 (greedy) or at least 1e-5, not {self.temperature}",
+            ),
             (self.top_k >= 0, f"--top-k must be 0 (off) or more, not {self.top_k}"),
             (0 < self.top_p <= 1, f"--top-p must be above 0 and at most 1 (off), not {self.top_p}"),
             (0 <= self.min_p <= 1, f"--min-p must be from 0 (off) to 1, not {self.min_p}"),
-            (0 < self.repetition_penalty < inf, f"--repetition-penalty must be above 0, not {self.repetition_penalty}"),
+            (
+                1e-5 <= self.repetition_penalty <= 1e5,
+                f"--repetition-penalty must be from 1e-5 to 1e5, and 1 is off, not {self.repetition_penalty}",
+            ),
         )
         for holds, sentence in checks:
             if not holds:

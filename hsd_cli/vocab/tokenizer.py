@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.models.locate import explain_failure, model_source
+from hsd_cli.vocab.source import CONVERTIBLE
 from hsd_cli.vocab.token_bytes import flatten
 from hsd_cli.vocab.vocabulary import Vocabulary
 
@@ -29,15 +31,7 @@ class ModelTokenizer:
     @classmethod
     def load(cls, name: str, eos_ids: Sequence[int] = ()) -> ModelTokenizer:
         """Raises ``HsdError`` where there is no tokenizer, or none whose vocabulary can be read."""
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(model_source(name), trust_remote_code=False)
-        except HsdError:
-            raise
-        except Exception as error:  # the library raises whatever its converters stumble over
-            raise explain_failure(name, "tokenizer", error) from error
-        return cls(tokenizer, name, eos_ids)
+        return cls(_pretrained(name), name, eos_ids)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -53,6 +47,15 @@ class ModelTokenizer:
     @property
     def has_chat_template(self) -> bool:
         return bool(self._tokenizer.chat_template)
+
+    def uses_chat(self, chat: bool | None, system: str | None) -> bool:
+        """Whether a request is rendered as a chat; ``None`` leaves it to the template. Raises ``UsageError``."""
+        if chat and not self.has_chat_template:
+            raise UsageError(f"{self._name!r} has no chat template; leave --chat out")
+        uses = self.has_chat_template if chat is None else chat
+        if system is not None and not uses:
+            raise UsageError("--system needs a chat template; put the instructions into the prompt instead")
+        return uses
 
     @cached_property
     def adds_dummy_space(self) -> bool:
@@ -84,3 +87,22 @@ class ModelTokenizer:
             raise UsageError(f"the chat template of {self._name!r} refuses this conversation: {error}") from error
         assert isinstance(text, str)
         return text
+
+
+@lru_cache(maxsize=2)
+def _pretrained(name: str) -> PreTrainedTokenizerBase:
+    """Read once, though a target's is asked for before its weights and after."""
+    import transformers
+
+    source = model_source(name)
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # the library raises whatever its converters stumble over
+        if Path(source).is_dir() and not _has_tokenizer(Path(source)):
+            raise HsdError(f"no tokenizer files in {name!r}; give a model's folder with its tokenizer.json") from error
+        raise explain_failure(name, "tokenizer", error) from error
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in ("tokenizer.json", "*.tiktoken", *CONVERTIBLE))
