@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import MambaConfig, MambaForCausalLM, T5Config
 
 from hsd_cli import engine
+from hsd_cli.errors import HsdError
+from hsd_cli.runtime.loading import load_model
+from hsd_cli.vocab.tokenizer import ModelTokenizer
 from tests.cli import COMMAND, LETTERS, PAIRS, Result, checkpoint, hsd, shell_hsd, started_hsd
 
 ALGORITHMS = ["ar", "sd", "slem", "tli", "union"]
@@ -116,6 +120,16 @@ def test_stop_strings_cut_exactly(
     assert (result["text"], result["finish_reason"]) == (text, reason)
 
 
+def test_a_drafter_whose_context_is_shorter_is_told_of(letters: str, tmp_path: Path) -> None:
+    small = checkpoint(tmp_path, context=8)
+    notice = "hsd: the drafter's context holds 8 tokens: no drafting beyond it\n"
+    options = ["generate", "--no-stats", "-t", letters, "-d", small, "a"]
+    assert hsd(*options, "-n", 10) == (0, "bcdefghijk", notice)
+    assert hsd(*options, "-n", 10, "--quiet") == (0, "bcdefghijk", "")
+    assert hsd(*options, "-n", 7) == (0, "bcdefgh", "")
+    assert hsd(*options, "-n", 10, "-t", small) == (0, "bcdefgh", "")  # the target goes no further itself
+
+
 def test_each_of_several_end_tokens_ends_the_text(tmp_path: Path) -> None:
     model = checkpoint(tmp_path, ["a", "b", "</s>", "x", "y", "<end>"], special=["</s>", "<end>"])
     for prompt, text, ids in [("a", "b", [2, 3]), ("x", "y", [5, 6])]:
@@ -132,6 +146,14 @@ def test_the_context_ends_the_text_and_a_prompt_has_to_fit(tmp_path: Path) -> No
     assert hsd("generate", "-t", small, "abcdefgh") == (
         1, "", "hsd: the prompt has 8 tokens and the target's context holds 8; shorten it\n"
     )  # fmt: skip
+    with pytest.raises(HsdError, match="shorten it"):  # before anything is asked of the generation
+        engine.Engine(load_model(small), None).generate(engine.Request("abcdefgh"))
+
+
+def test_asking_for_more_tokens_than_the_memory_holds_costs_nothing_until_they_come(tmp_path: Path) -> None:
+    model = checkpoint(tmp_path, context=1 << 40)
+    for draft in ([], ["-d", model]):
+        assert report("-t", model, *draft, "-n", 1 << 39, "--stop", "d", "a")["text"] == "bc"
 
 
 # What is printed, and where
@@ -151,7 +173,7 @@ def test_json_reports_the_run(letters: str, pairs: str) -> None:
     result = report("-t", letters, "-d", pairs, "-a", "slem", "--lookahead", 6, "-n", 24, "a")
     seconds = result.pop("seconds")
     assert seconds.keys() == {"prefill", "draft", "verify", "translate", "total"}
-    assert sum(seconds.values()) == pytest.approx(2 * seconds["total"])
+    assert 0 < sum(seconds.values()) - seconds["total"] <= seconds["total"]  # the phases, which leave out some work
     assert result.pop("tokens_per_second") == pytest.approx(24 / (seconds["total"] - seconds["prefill"]))
     drafted, accepted, iterations = (result.pop(name) for name in ("drafted", "accepted", "iterations"))
     assert 0 < accepted <= drafted
@@ -178,16 +200,34 @@ def test_json_is_ascii_and_says_what_the_text_is(unruly: str) -> None:
     assert json.loads(result.out)["text"] == "".join(UNRULY[1:])
 
 
-def test_output_goes_to_a_file_which_a_failure_leaves_as_it_was(letters: str, tmp_path: Path) -> None:
+def test_output_goes_to_a_file(letters: str, tmp_path: Path) -> None:
     file = tmp_path / "text.txt"
     file.write_text("something that was written before")
-    failed = hsd("generate", "-t", "embedded:none", "-o", file, "a")
-    assert (failed.code, file.read_text()) == (1, "something that was written before")
     assert hsd("generate", "-q", "-t", letters, "-n", 3, "-o", file, "a") == (0, "", "")
     assert file.read_text() == "bcd"
     assert hsd("generate", "-q", "-t", letters, "-n", 3, "-o", file, "--json", "a") == (0, "", "")
     assert json.loads(file.read_text())["text"] == "bcd"
     assert hsd("generate", "-q", "-t", letters, "-n", 3, "-o", os.devnull, "a").code == 0
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["text", "json"])
+@pytest.mark.parametrize("failing", ["-t embedded:none", "-a sd", "--chat", "-f long"])
+def test_a_failure_leaves_the_output_file_as_it_was(
+    letters: str, pairs: str, tmp_path: Path, failing: str, form: list[str]
+) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("something that was written before")
+    (tmp_path / "long").write_text("a" * (ENDLESS + 100))
+    options = [str(tmp_path / "long") if option == "long" else option for option in failing.split()]
+    assert hsd("generate", "-t", letters, "-d", pairs, "-o", file, "a", *options, *form).code > 0
+    assert file.read_text() == "something that was written before"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["text", "json"])
+def test_a_full_disk_is_one_line(letters: str, form: list[str]) -> None:
+    result = hsd("generate", "-t", letters, "-n", 3, "-o", "/dev/full", "a", *form)
+    assert result == (1, "", "hsd: cannot write '/dev/full': No space left on device\n")
 
 
 # Algorithms, seeds and settings
@@ -212,6 +252,11 @@ def test_auto_chooses_by_the_vocabularies_and_the_way_of_sampling(
     checkpoint(home / "backwards", LETTERS[::-1])  # the same tokens with other ids
     result = report("-t", letters, "-n", 3, "a", *(named.get(str(option), option) for option in options))
     assert (result["algorithm"], result["draft"] is None) == (algorithm, algorithm == "ar")
+
+
+@pytest.mark.parametrize("smallest", [["--temperature", 1e-5], ["--repetition-penalty", 1e-5]], ids=lambda o: o[0])
+def test_the_bounds_of_the_settings_still_give_sound_numbers(letters: str, smallest: list[object]) -> None:
+    assert report("-t", letters, "-n", 12, "--temperature", 1e-5, "a", *smallest)["finish_reason"] == "length"
 
 
 def test_a_seed_fixes_the_text_for_every_algorithm_drafter_and_lookahead(unsure: str, letters: str, pairs: str) -> None:
@@ -303,7 +348,7 @@ def recurrent(folder: Path) -> None:
 
 
 DAMAGE: dict[Callable[[Path], None], str] = {
-    no_tokenizer: "cannot load the tokenizer of",
+    no_tokenizer: "; give a model's folder with its tokenizer.json",
     empty_vocabulary: "has an empty vocabulary",
     damaged_tokenizer: "cannot load the tokenizer of",
     damaged_weights: "cannot load the model of",
@@ -382,6 +427,18 @@ def test_vocabularies_without_a_common_token_need_slem(letters: str, tmp_path: P
     assert hsd(*request, "-q").out == "bcde"
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [(["--chat"], "has no chat template; leave --chat out"), (["--system", "s"], "--system needs a chat template")],
+)
+def test_a_chat_without_a_template_is_refused_before_the_weights_are_read(
+    tmp_path: Path, options: list[str], sentence: str
+) -> None:
+    model = checkpoint(tmp_path)
+    no_weights(tmp_path)
+    assert_one_line(hsd("generate", "-t", model, "a", *options), 2, sentence)
+
+
 def test_a_template_that_refuses_the_conversation_is_one_line(tmp_path: Path) -> None:
     template = "{% if messages | length > 1 %}{{ raise_exception('no system\nmessage') }}{% endif %}b"
     model = checkpoint(tmp_path, chat_template=template)
@@ -403,6 +460,31 @@ def test_an_interrupt_keeps_the_text_so_far_in_json_too(letters: str, monkeypatc
     assert (result.code, result.err) == (130, "")
     described = json.loads(result.out)
     assert (described["text"], described["finish_reason"], described["iterations"]) == ("bcd", "interrupt", 3)
+
+
+def test_an_interrupt_before_the_first_token_gives_json_and_costs_no_old_text(
+    letters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("something that was written before")
+    render = ModelTokenizer.render
+
+    def interrupted(*args: Any) -> list[int]:
+        signal.raise_signal(signal.SIGINT)
+        return render(*args)
+
+    monkeypatch.setattr(ModelTokenizer, "render", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
+    try:
+        result = hsd("generate", "--json", "-t", letters, "abc")
+        assert hsd("generate", "-q", "-t", letters, "-o", file, "abc") == (130, "", "")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (result.code, result.err) == (130, "")
+    described = json.loads(result.out)
+    assert (described["text"], described["token_ids"], described["finish_reason"]) == ("", [], "interrupt")
+    assert (described["prompt_tokens"], described["tokens_per_second"]) == (3, 0)
+    assert file.read_text() == "something that was written before"
 
 
 def test_ctrl_c_while_generating_keeps_what_was_written(letters: str) -> None:
@@ -485,6 +567,15 @@ def test_a_downloaded_model_runs_without_the_hub(letters: str, tmp_path: Path) -
     assert (described["text"], described["target"]) == ("bcd", {"id": "someone/letters", "revision": revision})
     unknown = shell_hsd("generate", "-t", "someone/else", "a", **alone)
     assert_one_line(unknown, 1, "'someone/else' is neither a folder nor downloaded, and the hub cannot be reached")
+
+
+@pytest.mark.parametrize(("options", "shown"), [(["--no-stats"], True), (["-q"], False)], ids=["loud", "quiet"])
+def test_a_download_may_show_its_progress_but_weights_load_in_silence(
+    letters: str, options: list[str], shown: bool
+) -> None:
+    enable_progress_bars()
+    assert hsd("generate", "-t", letters, "-n", 1, "a", *options) == (0, "b", "")
+    assert are_progress_bars_disabled() is not shown
 
 
 def test_without_a_target_the_embedded_pair_runs_and_that_is_said() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.hub import extract_commit_hash
 
@@ -30,8 +31,7 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto") -> LoadedMo
     where = resolve_device(device)
     number = resolve_dtype(dtype, where)
     source = model_source(name)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    _silence_transformers()
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -63,3 +63,12 @@ def _eos_ids(model: PreTrainedModel) -> tuple[int, ...]:
     if ids is None:
         ids = getattr(model.config.get_text_config(decoder=True), "eos_token_id", None)
     return () if ids is None else (ids,) if isinstance(ids, int) else tuple(ids)
+
+
+def _silence_transformers() -> None:
+    """No warnings and no bars, except the hub's own: a download is worth watching."""
+    hub_shows = not are_progress_bars_disabled()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    if hub_shows:
+        enable_progress_bars()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """Everything that is reported of one run. Seconds are wall time; ``seconds`` are exclusive per phase."""
+    """Everything that is reported of one run. ``seconds``: exclusive per phase, and in ``total``."""
 
     text: str
     token_ids: list[int]
@@ -27,6 +28,10 @@ class RunReport:
     seed: int | None
     target: Mapping[str, str | None]
     draft: Mapping[str, str | None] | None
+
+    def json(self) -> str:
+        """One object on one line, in ASCII alone, which no terminal obeys and every encoding has."""
+        return json.dumps(asdict(self)) + "\n"
 
     def line(self) -> str:
         """The statistics line: what ran, how fast, and what the drafts were worth."""

@@ -1,0 +1,56 @@
+"""Where a command's text goes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hsd_cli.errors import HsdError
+from hsd_cli.ui.terminal import visible
+
+
+class Output:
+    """Standard output, or the file ``path``, whose old text stays until there is new. Raises ``HsdError`` for the file.
+
+    The file is opened at once: whether it can be written should not show after minutes of work.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        with self._named():
+            self._stream = sys.stdout if path is None else path.open("a", encoding="utf-8", newline="")
+        self._has_old_text = path is not None and path.is_file()
+        self._terminal = self._stream.isatty()
+        self._in_line = False
+
+    def write(self, text: str) -> None:
+        """Appends ``text`` for whoever watches; a terminal gets what could control it only escaped."""
+        with self._named():
+            if self._has_old_text:
+                self._stream.truncate(0)
+                self._has_old_text = False
+            self._stream.write(visible(text) if self._terminal else text)
+            self._stream.flush()
+        if text:
+            self._in_line = not text.endswith("\n")
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._terminal and self._in_line:
+            self.write("\n")
+        if self._path is not None:
+            with self._named():
+                self._stream.close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if self._path is None:
+                raise
+            raise HsdError(f"cannot write {str(self._path)!r}: {error.strerror}") from error
