@@ -11,6 +11,7 @@ import typer
 
 from hsd_cli import __version__
 from hsd_cli.commands.generate import generate
+from hsd_cli.commands.verify import verify
 from hsd_cli.commands.vocab_diff import vocab_diff
 from hsd_cli.errors import EXIT_FAILURE, HsdError
 from hsd_cli.ui.terminal import visible
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(generate)
 app.command(name="vocab-diff")(vocab_diff)
+app.command()(verify)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,101 @@
+"""``hsd verify``: shows on the user's own pair of models that nothing is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hsd_cli.decoding.settings import SamplingSettings
+from hsd_cli.errors import EXIT_FAILURE, HsdError, UsageError
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+# Code, repetition (for drafts that look back), and characters of several tokens.
+PROMPTS = ("def read(path):\n    ", "one, two, three, one, two, three, one,", "昨日、")
+
+
+def verify(
+    target: Annotated[str, typer.Argument(help="Model that writes the text: hub id or folder.", show_default=False)],
+    drafter: Annotated[str, typer.Argument(help="Model that guesses ahead.", show_default=False)],
+    algorithm: Annotated[
+        list[str] | None,
+        typer.Option("-a", "--algorithm", help="Check this one; may be given several times. Default: all that fit."),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Continue these prompts, one per line.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("-n", "--max-new-tokens", min=1, help="Tokens to compare per prompt.")
+    ] = 64,
+    samples: Annotated[int, typer.Option(min=1, help="Texts to sample per algorithm, over all prompts.")] = 300,
+    temperature: Annotated[float, typer.Option(help="Of the sampled texts.")] = 1.0,
+    lookahead: Annotated[int, typer.Option(min=1, help="Target tokens to draft per iteration.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="Another seed, other texts.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="Number format of the weights.")] = "auto",
+    draft_device: Annotated[str | None, typer.Option(help="The drafter's device, if another one.")] = None,
+    draft_dtype: Annotated[Dtype | None, typer.Option(help="The drafter's dtype, if another one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress on stderr.")] = False,
+) -> None:
+    """Check that drafting loses nothing on this pair of models.
+
+    Greedy text, and text sampled under `coupled`, has to be plain decoding's token for token. Where it is not, the two
+    tokens' logits are shown as plain decoding and as verification see them: their gap is a *tie* if rounding explains
+    it, as in half precision, else a *defect*. Under `rejection` the law of the first tokens is tested: two samples
+    of the first two tokens, and the first one against the target's exact distribution. A test has its limits: the
+    report says which difference it would have found.
+
+    Exit codes: 0 no defect, 1 a defect (or a failure), 2 usage, 130 interrupted.
+
+    **Examples**
+
+    `hsd verify embedded:target embedded:drafter`
+
+    `hsd verify Qwen/Qwen2.5-7B-Instruct HuggingFaceTB/SmolLM2-135M-Instruct --dtype bfloat16`
+
+    `hsd verify TARGET DRAFTER -a slrs -a tli --samples 5000 --prompts prompts.txt`
+
+    `hsd verify TARGET DRAFTER --json | jq .defects`
+    """
+    if SamplingSettings(temperature).greedy:
+        raise UsageError("--temperature must be above 0; greedy text is compared anyway")
+    chosen = PROMPTS if prompts is None else _read_prompts(prompts)
+
+    import torch
+    from rich.console import Console
+
+    from hsd_cli.bench.lossless.check import drafting_algorithms
+    from hsd_cli.bench.lossless.check import verify as verify_pair
+    from hsd_cli.bench.lossless.pair import Plan
+    from hsd_cli.engine import Engine
+    from hsd_cli.runtime.loading import load_model
+    from hsd_cli.ui.verify_table import print_verification
+
+    algorithms = drafting_algorithms(algorithm or [])
+    plan = Plan(chosen, algorithms, max_new_tokens, lookahead, samples, temperature, seed)
+    # Shown on terminals only, and gone afterwards.
+    with Console(stderr=True, quiet=quiet).status("loading") as status:
+        engine = Engine(
+            load_model(target, device, dtype),
+            load_model(drafter, draft_device or device, draft_dtype or dtype),
+        )
+        try:
+            report = verify_pair(engine, plan, status.update)
+        except torch.OutOfMemoryError:
+            raise HsdError("the device ran out of memory; try --dtype bfloat16 or --device cpu") from None
+    if as_json:
+        typer.echo(report.json())
+    else:
+        print_verification(report)
+    if report.defects:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+def _read_prompts(path: Path) -> tuple[str, ...]:
+    prompts = tuple(filter(str.strip, path.read_text(encoding="utf-8", errors="replace").splitlines()))
+    if not prompts:
+        raise UsageError(f"{str(path)!r} is empty; write one prompt per line, or leave --prompts out")
+    return prompts
