@@ -24,11 +24,8 @@ def print_verification(report: VerifyReport) -> None:
     for comparison in report.comparisons:
         for difference in comparison.differences:
             _print_difference(console, comparison, difference)
-    _line(
-        console,
-        "\nThe first two tokens under rejection against plain decoding, and the first against its exact law",
-        "bold",
-    )
+    _line(console, "\nSampling with rejection: the first two tokens against as many samples of plain decoding,", "bold")
+    _line(console, "and the first against the target's exact distribution", "bold")
     console.print(_laws(report))
     _line(console, _power(report), "dim")
     _line(console, "\n" + _verdict(report), "bold red" if report.defects else "bold green")
@@ -79,18 +76,18 @@ def _print_difference(console: Console, comparison: Comparison, difference: Diff
 
 def _laws(report: VerifyReport) -> Table:
     table = Table("algorithm", "samples", "accepted", box=None, padding=(0, 2, 0, 0))
-    for title in ("two samples: χ²", "first token: χ²"):
-        table.add_column(title)
-        table.add_column("p-value", justify="right")
+    for tested in ("both", "first"):
+        table.add_column(f"{tested}: χ² (df)", no_wrap=True)
+        table.add_column("p-value", no_wrap=True)
     table.add_column()
     for law in report.laws:
         cells = [cell for test in (law.two_sample, law.first_token) for cell in _test(test)]
-        table.add_row(law.algorithm, f"2 × {law.samples:,}", _accepted(law), *cells, law.verdict)
+        table.add_row(law.algorithm, f"{law.samples:,}", _accepted(law), *cells, law.verdict)
     return table
 
 
 def _test(test: ChiSquare) -> tuple[str, str]:
-    return f"{test.statistic:.1f} (df {test.freedom})", f"{test.p_value:.3g}"
+    return f"{test.statistic:.1f} ({test.freedom})", f"{test.p_value:.3g}"
 
 
 def _power(report: VerifyReport) -> str:

@@ -1,9 +1,9 @@
-"""Chi-square tests of samples of short texts: do two samples, or a sample and a distribution, have the same law?"""
+"""Chi-square tests of sampled beginnings: do two samples, or a sample and a distribution, have the same law?"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
@@ -53,17 +53,30 @@ def _frequent_beginnings(counts: Counter[Outcome]) -> dict[Outcome, Outcome]:
     return bins
 
 
-def goodness_of_fit(sample: Iterable[int], probabilities: torch.Tensor) -> Evidence:
-    """Tokens against their exact distribution (``[V]``): Pearson's ``Σ (n - e)² / e``, with rare tokens in one bin."""
-    size = len(probabilities)
-    counts = torch.bincount(torch.tensor(list(sample)), minlength=size).double()
-    expected = probabilities.double().cpu() * counts.sum()
-    frequent = expected >= LEAST_EXPECTED
-    if frequent.any() and expected[~frequent].sum() < LEAST_EXPECTED:
-        frequent[torch.where(frequent, expected, torch.inf).argmin()] = False  # the bin of the rest is too small alone
-    observed = torch.cat([counts[frequent], counts[~frequent].sum()[None]])
-    expected = torch.cat([expected[frequent], expected[~frequent].sum()[None]])
-    return Evidence(float(((observed - expected) ** 2 / expected).sum()), len(observed) - 1)
+def goodness_of_fit(sample: Sequence[int], probabilities: torch.Tensor) -> Evidence:
+    """Bin numbers against the bins' exact ``probabilities`` (``[B]``): Pearson's ``Σ (n - e)² / e``."""
+    observed = torch.bincount(torch.tensor(sample), minlength=len(probabilities))
+    expected = probabilities * len(sample)
+    return Evidence(float(((observed - expected) ** 2 / expected).sum()), len(probabilities) - 1)
+
+
+def group_tokens(probabilities: torch.Tensor, samples: int) -> tuple[list[int], torch.Tensor]:
+    """Bins of tokens that ``samples`` draws from ``probabilities`` (``[V]``) are expected to hit often enough.
+
+    From the likeliest token down, so that frequent ones stay alone and rare ones meet their like.
+    Returns the bin of every token, and the bins' probabilities (float64 ``[B]``).
+    """
+    values, order = probabilities.double().sort(descending=True)
+    bins, masses = [0] * len(order), [0.0]
+    left = float(values.sum())
+    for token, mass in zip(order.tolist(), values.tolist(), strict=True):
+        if min(masses[-1], left) * samples >= LEAST_EXPECTED:
+            masses.append(0.0)
+        bins[token] = len(masses) - 1
+        masses[-1] += mass
+        left -= mass
+    total = torch.tensor(masses, dtype=torch.float64)
+    return bins, total / total.sum()
 
 
 def two_sample_test(evidence: Evidence, samples: int, significance: float) -> ChiSquare:
@@ -78,11 +91,11 @@ def one_sample_test(evidence: Evidence, samples: int, significance: float) -> Ch
 
 def _test(evidence: Evidence, weight: int, significance: float) -> ChiSquare:
     freedom = evidence.freedom
-    if freedom == 0:  # one outcome only: nothing could differ
+    if freedom == 0:  # one bin only: nothing could differ
         return ChiSquare(evidence.statistic, 0, 1.0, 1.0)
-    halves = torch.tensor([freedom, evidence.statistic], dtype=torch.float64) / 2
-    p_value = float(torch.special.gammaincc(*halves))
+    half_freedom, half = torch.tensor([freedom, evidence.statistic], dtype=torch.float64) / 2
     excess = _critical(freedom, significance) - freedom
+    p_value = float(torch.special.gammaincc(half_freedom, half))
     return ChiSquare(evidence.statistic, freedom, p_value, min(1.0, sqrt(excess / weight)))
 
 
@@ -90,4 +103,4 @@ def _critical(freedom: int, significance: float) -> float:
     """The statistic that is exceeded with probability ``significance`` (Wilson and Hilferty 1931; good to 1 %)."""
     z = NormalDist().inv_cdf(1 - significance)
     spread = 2 / (9 * freedom)
-    return freedom * (1 - spread + z * sqrt(spread)) ** 3
+    return float(freedom * (1 - spread + z * sqrt(spread)) ** 3)

@@ -10,6 +10,7 @@ from hsd_cli.bench.lossless.chi_square import (
     Evidence,
     Outcome,
     goodness_of_fit,
+    group_tokens,
     homogeneity,
     one_sample_test,
     two_sample_test,
@@ -29,32 +30,38 @@ class LawCheck:
         self._significance = significance
         self._seeds = Random(pair.plan.seed)
         self._settings = SamplingSettings(pair.plan.temperature)
-        self._plain = [_beginnings(texts) for texts in self._samples("ar")]
-        self._exact = [self._first_token(prompt) for prompt in pair.plan.prompts]
-
-    def _samples(self, algorithm: str) -> list[list[Text]]:
-        """Texts by prompt, equally many for each."""
-        plan = self._pair.plan
-        each = range(-(-plan.samples // len(plan.prompts)))
-        return [[self._sample(prompt, algorithm) for _ in each] for prompt in plan.prompts]
-
-    def _sample(self, prompt: str, algorithm: str) -> Text:
-        seed = self._seeds.getrandbits(32)
-        return self._pair.write(prompt, algorithm, TESTED_TOKENS + 1, self._settings, "rejection", seed)
+        self._per_prompt = -(-pair.plan.samples // len(pair.plan.prompts))
+        self._groups = [group_tokens(self._first_token(prompt), self._per_prompt) for prompt in pair.plan.prompts]
+        self._plain = self._outcomes(self._samples("ar"))
 
     def _first_token(self, prompt: str) -> torch.Tensor:
         """The target's exact distribution after ``prompt``, float32 ``[V]``."""
         logits = self._pair.target().prefill(self._pair.prompt_ids(prompt))[0]
         return self._pair.warped(logits, self._settings).softmax(-1).cpu()
 
+    def _samples(self, algorithm: str) -> list[list[Text]]:
+        """Texts by prompt."""
+        prompts = self._pair.plan.prompts
+        return [[self._sample(prompt, algorithm) for _ in range(self._per_prompt)] for prompt in prompts]
+
+    def _sample(self, prompt: str, algorithm: str) -> Text:
+        seed = self._seeds.getrandbits(32)
+        return self._pair.write(prompt, algorithm, TESTED_TOKENS + 1, self._settings, "rejection", seed)
+
+    def _outcomes(self, samples: list[list[Text]]) -> list[list[Outcome]]:
+        """What is tested of every text: the bin of the first token, then the tokens, from coarse to fine."""
+        return [
+            [(bins[text.ids[0]], *text.ids[:TESTED_TOKENS]) for text in texts]
+            for texts, (bins, _) in zip(samples, self._groups, strict=True)
+        ]
+
     def test(self, algorithm: str) -> LawTest:
         """Over all prompts: their statistics and degrees of freedom add up."""
         samples = self._samples(algorithm)
         two_sample, first_token = Evidence(), Evidence()
-        for texts, plain, exact in zip(samples, self._plain, self._exact, strict=True):
-            beginnings = _beginnings(texts)
-            two_sample += homogeneity(plain, beginnings)
-            first_token += goodness_of_fit([beginning[0] for beginning in beginnings], exact)
+        for outcomes, plain, (_, exact) in zip(self._outcomes(samples), self._plain, self._groups, strict=True):
+            two_sample += homogeneity(plain, outcomes)
+            first_token += goodness_of_fit([outcome[0] for outcome in outcomes], exact)
         texts = [text for of_prompt in samples for text in of_prompt]
         tests = (
             two_sample_test(two_sample, len(texts), self._significance),
@@ -69,7 +76,3 @@ class LawCheck:
             *tests,
             "defect" if unlikely else "passed",
         )
-
-
-def _beginnings(texts: list[Text]) -> list[Outcome]:
-    return [text.ids[:TESTED_TOKENS] for text in texts]
