@@ -15,11 +15,10 @@ from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.decoding.statistics import Statistics
 from hsd_cli.decoding.text import TextStream
 from hsd_cli.decoding.verification import Coupled, Randomness, Rejection, VerificationRule
-from hsd_cli.drafting.ar import NoDrafter
-from hsd_cli.drafting.protocol import Drafter
-from hsd_cli.drafting.registry import ALGORITHMS, Pair, Side
+from hsd_cli.drafting.registry import Pair, Side
 from hsd_cli.errors import HsdError
-from hsd_cli.planner.choice import choose_algorithm
+from hsd_cli.planner.controller import Controller
+from hsd_cli.planner.selection import make_drafter
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.loading import LoadedModel
 from hsd_cli.runtime.model import CachedModel
@@ -27,18 +26,22 @@ from hsd_cli.vocab.tokenizer import ModelTokenizer
 
 Verification = Literal["rejection", "coupled"]
 
+LONGEST_DRAFT = 16  # target tokens, where the length is left to the controller
 FIRST_ROOM = 2048  # tokens past the prompt that the caches have room for at first: most texts end long before -n
 
 
 @dataclass(frozen=True)
 class Request:
-    """One text to write. ``chat=None`` uses the target's chat template if it has one."""
+    """One text to write. ``chat=None`` uses the target's chat template if it has one.
+
+    With ``lookahead=None`` drafts are as long as they pay.
+    """
 
     prompt: str
     system: str | None = None
     chat: bool | None = None
     algorithm: str = "auto"
-    lookahead: int = 4
+    lookahead: int | None = None
     max_new_tokens: int = 256
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     verification: Verification | None = None
@@ -53,7 +56,6 @@ class Generation:
     ``end_of_drafting``: after this many tokens of the drafter's nothing is drafted, if the text may get that far.
     """
 
-    algorithm: str
     verification: Verification
     seed: int | None
     end_of_drafting: int | None
@@ -61,6 +63,7 @@ class Generation:
     text: TextStream
     statistics: Statistics
     clock: PhaseClock
+    controller: Controller | None
 
 
 class Engine:
@@ -76,7 +79,7 @@ class Engine:
         """Raises ``HsdError`` for requests that the pair cannot serve, before anything is generated."""
         chat = self._target_tokenizer.uses_chat(request.chat, request.system)
         prompt = self._target_tokenizer.render(request.prompt, request.system, chat)
-        capacity = len(prompt) + min(request.max_new_tokens + request.lookahead, FIRST_ROOM)
+        capacity = len(prompt) + min(request.max_new_tokens + LONGEST_DRAFT, FIRST_ROOM)
         model = CachedModel(self.target.model, capacity)
         if len(prompt) >= model.context_size:
             raise HsdError(
@@ -87,7 +90,15 @@ class Engine:
         clock, statistics = PhaseClock(), Statistics(prompt_tokens=len(prompt))
         target = Side(model, self._target_tokenizer.vocabulary, prompt)
         drafter = self._drafter_side(request, chat, capacity)
-        algorithm, drafting = _drafting(request, target, drafter, rule, clock)
+        drafting = make_drafter(
+            request.algorithm,
+            None if drafter is None else _pair(request, target, drafter, rule, clock),
+            model.device,
+            clock,
+            greedy=request.sampling.greedy,
+            fixed_length=request.lookahead is not None,
+            step_guess=1.0 if self.drafter is None else self.drafter.bytes_per_token / self.target.bytes_per_token,
+        )
         text = TextStream(
             target.vocabulary, request.stops, drop_leading_space=chat and self._target_tokenizer.adds_dummy_space
         )
@@ -95,7 +106,7 @@ class Engine:
             model,
             drafting,
             prompt,
-            Limits(request.max_new_tokens, request.lookahead, frozenset(self.target.eos_ids)),
+            Limits(request.max_new_tokens, request.lookahead or LONGEST_DRAFT, frozenset(self.target.eos_ids)),
             rule=rule,
             warper=Warper(request.sampling, model.vocabulary_size, model.device),
             text=text,
@@ -103,26 +114,20 @@ class Engine:
             statistics=statistics,
         )
         end = None if drafter is None else _end_of_drafting(request, target, drafter)
-        return Generation(algorithm, verification, seed, end, commits, text, statistics, clock)
+        controller = drafting if isinstance(drafting, Controller) else None
+        return Generation(verification, seed, end, commits, text, statistics, clock, controller)
 
     def _drafter_side(self, request: Request, chat: bool, capacity: int) -> Side | None:
         tokenizer = self._drafter_tokenizer
-        if self.drafter is None or tokenizer is None or request.algorithm == "ar":
+        if self.drafter is None or tokenizer is None or request.algorithm in ("ar", "lookup"):
             return None
         prompt = tokenizer.render(request.prompt, request.system, chat)
         return Side(CachedModel(self.drafter.model, capacity), tokenizer.vocabulary, prompt)
 
 
-def _drafting(
-    request: Request, target: Side, drafter: Side | None, rule: VerificationRule, clock: PhaseClock
-) -> tuple[str, Drafter]:
-    if drafter is None:
-        return "ar", NoDrafter(target.model.device)
-    algorithm = request.algorithm
-    if algorithm == "auto":
-        algorithm = choose_algorithm(target.vocabulary, drafter.vocabulary, request.sampling.greedy)
+def _pair(request: Request, target: Side, drafter: Side, rule: VerificationRule, clock: PhaseClock) -> Pair:
     warp = Warper(request.sampling, drafter.model.vocabulary_size, drafter.model.device)
-    return algorithm, ALGORITHMS[algorithm](Pair(target, drafter, warp, rule, clock))
+    return Pair(target, drafter, warp, rule, clock)
 
 
 def _end_of_drafting(request: Request, target: Side, drafter: Side) -> int | None:

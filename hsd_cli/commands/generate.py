@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hsd_cli.engine import Engine, Generation, Request
     from hsd_cli.ui.run_report import RunReport
 
-Algorithm = Literal["auto", "ar", "sd", "slem", "tli", "union"]
+Algorithm = Literal["auto", "ar", "lookup", "sd", "slem", "slrs", "tli", "union"]
 Verification = Literal["rejection", "coupled"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -101,8 +101,14 @@ def generate(
         Algorithm, typer.Option("-a", "--algorithm", help="How to draft; see below.", rich_help_panel=DRAFTING)
     ] = "auto",
     lookahead: Annotated[
-        int, typer.Option(min=1, help="Target tokens to draft per iteration.", rich_help_panel=DRAFTING)
-    ] = 4,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Target tokens to draft per iteration. Default: as many as pay, by their measured cost and gain.",
+            show_default=False,
+            rich_help_panel=DRAFTING,
+        ),
+    ] = None,
     verification: Annotated[
         Verification | None,
         typer.Option(
@@ -134,8 +140,10 @@ def generate(
     argument. The text goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failure, 2 usage,
     130 interrupted (what was written so far stays).
 
-    **Algorithms**: `ar` plain decoding · `sd` one shared vocabulary · `slem` exact match of drafted text, any
-    pair · `tli` tokens that both vocabularies have · `union` the baseline of `tli` · `auto` picks one.
+    **Algorithms**: `auto` runs what pays best, from moment to moment, and plain decoding where nothing does ·
+    `ar` plain decoding · `lookup` copies from earlier text, no drafter needed · `sd` one shared vocabulary ·
+    `slem` exact match of drafted text, any pair · `slrs` rejection sampling of drafted text, any pair · `tli` tokens
+    that both vocabularies have · `union` the baseline of `tli`.
 
     **Examples**
 
@@ -257,9 +265,9 @@ def _holding_interrupts() -> Iterator[None]:
 def _choose_models(target: str | None, draft: str | None, algorithm: Algorithm) -> tuple[str, str | None]:
     if target is None:
         target, draft = EMBEDDED_TARGET, draft or EMBEDDED_DRAFTER
-    if draft is None and algorithm not in ("auto", "ar"):
+    if draft is None and algorithm not in ("auto", "ar", "lookup"):
         raise UsageError(f"--algorithm {algorithm} needs a drafter; add --draft MODEL")
-    return target, None if algorithm == "ar" else draft
+    return target, None if algorithm in ("ar", "lookup") else draft
 
 
 def _run(engine: Engine, request: Request, sink: Output | None, quiet: bool) -> RunReport:
@@ -305,13 +313,14 @@ def _report(
         text=text,
         token_ids=ids,
         finish_reason=reason,
-        algorithm=generation.algorithm,
+        algorithm=request.algorithm,
         verification=generation.verification,
         lookahead=request.lookahead,
         prompt_tokens=statistics.prompt_tokens,
         drafted=statistics.drafted,
         accepted=statistics.accepted,
         iterations=statistics.iterations,
+        iterations_by_algorithm=dict(statistics.iterations_by.most_common()),
         acceptance_rate=statistics.acceptance_rate,
         tokens_per_iteration=statistics.tokens_per_iteration,
         seconds={name: seconds[name] for name in ("prefill", "draft", "verify", "translate")} | {"total": total},
@@ -319,6 +328,7 @@ def _report(
         seed=generation.seed,
         target={"id": engine.target.name, "revision": engine.target.revision},
         draft=None if drafter is None else {"id": drafter.name, "revision": drafter.revision},
+        verdict=None if generation.controller is None else generation.controller.verdict(),
     )
 
 

@@ -71,18 +71,13 @@ def decode(
     clock: PhaseClock,
     statistics: Statistics,
 ) -> Iterator[Commit]:
-    """Continues ``prompt`` (target ids, at least one) and yields every commit; the last has a ``finish_reason``.
+    """Continues ``prompt`` (target ids, at least one, and fewer than the context holds) and yields every commit.
 
-    Raises ``HsdError`` when the prompt fills the context or the target's numbers are not sound.
+    The last one has a ``finish_reason``. Raises ``HsdError`` when the target's numbers are not sound.
     """
     room = target.context_size - len(prompt)
-    if room < 1:
-        raise HsdError(
-            f"the prompt has {len(prompt)} tokens and the target's context holds {target.context_size}; shorten it"
-        )
     budget = min(limits.max_new_tokens, room)
     begun = perf_counter()
-    statistics.prompt_tokens = len(prompt)
     warper.follow(prompt, 0)
     if len(prompt) > 1:
         with clock.phase("prefill"):

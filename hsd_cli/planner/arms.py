@@ -4,48 +4,42 @@ from __future__ import annotations
 
 from math import sqrt
 
+WELL_TRIED = 6  # iterations: hoping on for ever would cost more than it can find
 MEMORY = 0.97  # of an arm's earlier iterations, per iteration: texts change
 
 
 class ModelArm:
-    """An algorithm with a drafter model: decaying means of the tokens and seconds of its iterations.
+    """An algorithm with a drafter model: decaying means of what its iterations brought and took.
 
-    It starts as if one iteration had brought ``tokens`` in ``seconds``.
+    It starts as if one iteration with ``drafted`` proposals and as many drafter steps had brought ``tokens``.
     """
 
-    def __init__(self, tokens: float, seconds: float) -> None:
+    def __init__(self, tokens: float, drafted: float) -> None:
         self.trials = 0
+        self.tokens = tokens
+        self.drafted = drafted
+        self.steps = drafted
         self._weight = 1.0
-        self._tokens = tokens
         self._squares = tokens**2 + 1.0
-        self._seconds = seconds
 
-    def learn(self, tokens: int, seconds: float) -> None:
+    def learn(self, tokens: int, drafted: int, steps: int) -> None:
         self.trials += 1
         self._weight = MEMORY * self._weight + 1
-        self._tokens += (tokens - self._tokens) / self._weight
+        self.tokens += (tokens - self.tokens) / self._weight
+        self.drafted += (drafted - self.drafted) / self._weight
+        self.steps += (steps - self.steps) / self._weight
         self._squares += (tokens**2 - self._squares) / self._weight
-        self._seconds += (seconds - self._seconds) / self._weight
 
     def forget(self) -> None:
         """Halves the weight of what is known."""
         self._weight /= 2
+        self.trials //= 2
 
     @property
-    def tokens(self) -> float:
-        """Tokens per iteration."""
-        return self._tokens
-
-    @property
-    def rate(self) -> float:
-        """Tokens per second."""
-        return self._tokens / self._seconds
-
-    @property
-    def hopeful_rate(self) -> float:
-        """The same, one standard error up."""
-        variance = max(self._squares - self._tokens**2, 0.05)
-        return (self._tokens + sqrt(variance / self._weight)) / self._seconds
+    def hopeful_tokens(self) -> float:
+        """Tokens per iteration, above the mean by a standard error, and by less of it when well tried."""
+        variance = max(self._squares - self.tokens**2, 0.05)
+        return self.tokens + sqrt(variance / self._weight) * min(1.0, WELL_TRIED / (self.trials + 1))
 
 
 class CopyArm:

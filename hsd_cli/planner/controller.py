@@ -19,7 +19,6 @@ from hsd_cli.runtime.clock import PhaseClock
 PLAIN, LOOKUP = "ar", "lookup"
 FIRST_PAUSE, LONGEST_PAUSE = 24, 384  # iterations until the best of the beaten algorithms is tried again
 FIRST_LIMIT = 2  # tokens: an unknown drafter is not given much to waste, and 2 more each time
-LONGEST_COPY = 16
 STEADY = 8  # tokens: having to read more than these makes a draft's time untypical
 # Matches of at least so many tokens are arms of their own, with a guess of how often a copied token is accepted.
 MATCHES = {12: 0.9, 6: 0.8, 3: 0.6, 2: 0.4}
@@ -50,7 +49,8 @@ class Choice:
 class Controller:
     """A drafter that is, at each iteration, the one that pays best: of ``makers``, the lookup, or none at all.
 
-    ``makers`` are called when first needed. Without the ``guard`` it drafts wherever it can, and only sets the pace.
+    ``makers`` are called when first needed. Without the ``guard`` it drafts wherever it can, and only sets the pace;
+    with ``fixed_length`` every draft is as long as it may be.
     """
 
     def __init__(
@@ -61,7 +61,9 @@ class Controller:
         pace: Pace,
         costs: Costs,
         clock: PhaseClock,
+        *,
         guard: bool = True,
+        fixed_length: bool = False,
     ) -> None:
         self._makers = makers
         self._lookup = lookup
@@ -70,6 +72,7 @@ class Controller:
         self._costs = costs
         self._clock = clock
         self._guard = guard
+        self._fixed_length = fixed_length
         self._drafters: dict[str, Drafter] = {}
         self._arms: dict[str, ModelArm] = {}
         self._copies = {match: CopyArm(guess) for match, guess in MATCHES.items()}
@@ -95,8 +98,9 @@ class Controller:
         """In words, that drafting does not pay here, if so."""
         if not self._arms or self._plain_for == 0:
             return None
-        best = max(self._arms, key=lambda name: self._arms[name].rate)
-        ratio = self._arms[best].rate * self._costs.verification(1)
+        rates = {name: self._rate(name, arm, arm.tokens) for name, arm in self._arms.items()}
+        best = max(rates, key=rates.__getitem__)
+        ratio = rates[best] * self._costs.verification(1)
         return f"drafting did not pay here: {best} ran at {ratio:.2f} of plain decoding's speed"
 
     def _run(self, choice: Choice, text: Sequence[int]) -> Draft:
@@ -127,16 +131,18 @@ class Controller:
 
     def _model_choices(self, lookahead: int) -> list[Choice]:
         limit = FIRST_LIMIT + 2 * sum(arm.trials for arm in self._arms.values())
-        return [
-            Choice(name, self._arms.get(name, self._guess(name)).hopeful_rate, min(lookahead, limit))
-            for name in self._makers
-        ]
+        length = lookahead if self._fixed_length else min(lookahead, limit)
+        arms = {name: self._arms.get(name) or self._untried() for name in self._makers}
+        return [Choice(name, self._rate(name, arm, arm.hopeful_tokens), length) for name, arm in arms.items()]
 
-    def _guess(self, name: str) -> ModelArm:
+    def _rate(self, name: str, arm: ModelArm, tokens: float) -> float:
+        """Tokens per second, for so many tokens per iteration."""
+        return tokens / self._costs.iteration(name, arm.drafted, arm.steps)
+
+    def _untried(self) -> ModelArm:
         """An untried algorithm is expected to do as the others: they share the drafter."""
         tokens = max((arm.tokens for arm in self._arms.values()), default=2.0)
-        seconds = self._costs.verification(FIRST_LIMIT + 1) + FIRST_LIMIT * self._costs.step(name)
-        return ModelArm(min(tokens, FIRST_LIMIT + 1.0), seconds)
+        return ModelArm(min(tokens, FIRST_LIMIT + 1.0), FIRST_LIMIT)
 
     def _copy_choices(self, text: Sequence[int], lookahead: int) -> list[Choice]:
         found = 0 if self._lookup is None else self._lookup.match(text)
@@ -146,7 +152,7 @@ class Controller:
         arm = self._copies[match]
         rates = [
             (arm.hopeful_tokens(length) / self._costs.verification(length + 1), length)
-            for length in range(1, min(lookahead, LONGEST_COPY) + 1)
+            for length in range(lookahead if self._fixed_length else 1, lookahead + 1)
         ]
         rate, length = max(rates)
         return [Choice(LOOKUP, rate, length, match)]
@@ -182,6 +188,4 @@ class Controller:
             steps = self._pace.steps
             if last.steady:
                 self._costs.observe_draft(last.name, steps, took["draft"] + took.get("translate", 0.0))
-            typical = self._costs.verification(last.drafted + 1) + steps * self._costs.step(last.name)
-            arm = self._arms.setdefault(last.name, self._guess(last.name))
-            arm.learn(tokens, typical)
+            self._arms.setdefault(last.name, self._untried()).learn(tokens, last.drafted, steps)

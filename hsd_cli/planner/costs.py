@@ -6,7 +6,8 @@ from collections import defaultdict, deque
 from statistics import median
 
 RECENT = 15  # observations whose median counts: older ones were of a shorter text, single ones are hiccups
-MARGINAL_GUESS = 0.1  # what checking one more token adds to a pass, as a share of it, before it is known
+# What checking one more token adds to a pass, as a share of it: before it is known, and at most after one observation.
+MARGINAL_GUESS, MOST_AT_FIRST = 0.1, 0.3
 
 
 class Costs:
@@ -37,12 +38,25 @@ class Costs:
         1.0 before anything was observed: any unit will do, since only ratios count.
         """
         if tokens in self._passes:
-            return median(self._passes[tokens])
+            return self._typical(tokens)
         if not self._passes:
             return 1.0
         nearest = min(self._passes, key=lambda known: (abs(known - tokens), known))
-        seconds = median(self._passes[nearest])
+        seconds = self._typical(nearest)
         return max(seconds + (tokens - nearest) * self.marginal, seconds / 2)
+
+    def _typical(self, tokens: int) -> float:
+        seen = self._passes[tokens]
+        if len(seen) == 1 and tokens > 1 and self._passes.get(1):
+            # The first pass of its kind may have warmed something up.
+            return min(seen[0], median(self._passes[1]) * (1 + MOST_AT_FIRST * (tokens - 1)))
+        return median(seen)
+
+    def iteration(self, algorithm: str, drafted: float, steps: float) -> float:
+        """Seconds of drafting and checking; ``drafted`` and ``steps`` may be means."""
+        few = int(drafted)
+        shorter, longer = self.verification(few + 1), self.verification(few + 2)
+        return shorter + (drafted - few) * (longer - shorter) + steps * self.step(algorithm)
 
     @property
     def marginal(self) -> float:
@@ -50,7 +64,7 @@ class Costs:
 
         Passes over one token run other kernels, so they are left out where two others are known.
         """
-        known = sorted((tokens, median(seconds)) for tokens, seconds in self._passes.items())
+        known = [(tokens, self._typical(tokens)) for tokens in sorted(self._passes)]
         several = known[1:] if len(known) > 2 and known[0][0] == 1 else known
         if len(several) < 2:
             return MARGINAL_GUESS * (known[0][1] if known else 1.0)

@@ -9,14 +9,15 @@ import torch
 from hsd_cli.planner.costs import Costs
 
 BUCKETS = 10
-PRIOR_WEIGHT = 4.0  # observations that a drafter's own probability is worth as a forecast of acceptance
+PRIOR_WEIGHT = 4.0  # observations that the first forecast of acceptance is worth
 MEMORY = 0.98  # of earlier observations, per draft: texts change
 
 
 class Calibration:
     """How often a drafted token is confirmed, given that those before it were, by the drafter's probability of it.
 
-    At first the probability is taken at its word.
+    At first the forecast lies between that probability (as it would be for greedy text) and the mean of all (where
+    acceptance has little to do with it).
     """
 
     def __init__(self) -> None:
@@ -25,7 +26,8 @@ class Calibration:
 
     def expected(self, confidence: float) -> float:
         bucket = self._bucket(confidence)
-        return (confidence * PRIOR_WEIGHT + self._confirmed[bucket]) / (PRIOR_WEIGHT + self._seen[bucket])
+        prior = (confidence + self.mean) / 2
+        return (prior * PRIOR_WEIGHT + self._confirmed[bucket]) / (PRIOR_WEIGHT + self._seen[bucket])
 
     @property
     def mean(self) -> float:
@@ -49,11 +51,12 @@ class Pace:
 
     A token is worth the seconds that it takes at the best rate known; a step costs itself and what it adds to the
     verification. This maximises tokens per second (Dinkelbach 1967: at the optimum the last step pays just the rate
-    of the whole).
+    of the whole). With ``fixed_length`` it only watches.
     """
 
-    def __init__(self, costs: Costs) -> None:
+    def __init__(self, costs: Costs, fixed_length: bool = False) -> None:
         self._costs = costs
+        self._fixed_length = fixed_length
         self._calibrations: defaultdict[str, Calibration] = defaultdict(Calibration)
         self._current = Calibration()
         self._confidences: list[float] = []
@@ -73,7 +76,7 @@ class Pace:
     def go_on(self, confidence: torch.Tensor) -> bool:
         self._confidences.append(float(confidence))
         self._reach *= self._current.expected(self._confidences[-1])
-        return self._reach * self._current.mean * self._worth > self._price
+        return self._fixed_length or self._reach * self._current.mean * self._worth > self._price
 
     @property
     def steps(self) -> int:

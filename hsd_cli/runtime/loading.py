@@ -25,6 +25,15 @@ class LoadedModel:
     revision: str | None
     eos_ids: tuple[int, ...]
 
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of weights that a forward pass reads: all but the input embeddings, unless they are the head's too."""
+        everything = sum(weights.nbytes for weights in self.model.parameters())
+        embeddings, head = self.model.get_input_embeddings().weight, self.model.get_output_embeddings()
+        assert isinstance(embeddings, torch.Tensor)
+        tied = head is not None and head.weight is embeddings
+        return everything if tied else everything - embeddings.nbytes
+
 
 def load_model(name: str, device: str = "auto", dtype: str = "auto") -> LoadedModel:
     """Raises ``HsdError`` with the reason where there is no such model, or no causal language model."""

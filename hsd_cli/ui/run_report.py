@@ -9,18 +9,22 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class RunReport:
-    """Everything that is reported of one run. ``seconds``: exclusive per phase, and in ``total``."""
+    """Everything that is reported of one run. ``seconds``: exclusive per phase, and in ``total``.
+
+    ``lookahead=None``: as long as it paid. ``verdict``: that drafting did not pay, if so.
+    """
 
     text: str
     token_ids: list[int]
     finish_reason: str
     algorithm: str
     verification: str
-    lookahead: int
+    lookahead: int | None
     prompt_tokens: int
     drafted: int
     accepted: int
     iterations: int
+    iterations_by_algorithm: Mapping[str, int]
     acceptance_rate: float | None
     tokens_per_iteration: float | None
     seconds: Mapping[str, float]
@@ -28,6 +32,7 @@ class RunReport:
     seed: int | None
     target: Mapping[str, str | None]
     draft: Mapping[str, str | None] | None
+    verdict: str | None
 
     def json(self) -> str:
         """One object on one line, in ASCII alone, which no terminal obeys and every encoding has."""
@@ -38,10 +43,17 @@ class RunReport:
         parts = [f"{len(self.token_ids)} tokens in {self.seconds['total']:.2f} s"]
         if self.tokens_per_second is not None:
             parts.append(f"{self.tokens_per_second:.1f} tokens/s")
-        parts.append(self.algorithm)
+        parts.append(self.algorithm if self.algorithm != "auto" else self._mixture())
         if self.acceptance_rate is not None:
             parts.append(f"accepted {self.accepted} of {self.drafted} drafted ({self.acceptance_rate:.0%})")
         if self.tokens_per_iteration is not None:
             parts.append(f"{self.tokens_per_iteration:.2f} tokens per target pass")
         parts.append(f"ended by {self.finish_reason}")
+        if self.verdict is not None:
+            parts.append(self.verdict)
         return " · ".join(parts)
+
+    def _mixture(self) -> str:
+        """What `auto` ran, by its share of the iterations."""
+        shares = self.iterations_by_algorithm.items()
+        return "auto: " + ", ".join(f"{name} {count / self.iterations:.0%}" for name, count in shares)

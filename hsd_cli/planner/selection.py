@@ -1,0 +1,71 @@
+"""Which drafter works on a text: the algorithm that was asked for, or a controller of those that suit the pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from hsd_cli.drafting.ar import NoDrafter
+from hsd_cli.drafting.lookup import LookupDrafter
+from hsd_cli.drafting.protocol import Drafter
+from hsd_cli.drafting.registry import ALGORITHMS, Pair
+from hsd_cli.errors import UsageError
+from hsd_cli.planner.controller import Controller
+from hsd_cli.planner.costs import Costs
+from hsd_cli.planner.pace import Pace
+from hsd_cli.runtime.clock import PhaseClock
+from hsd_cli.vocab.report import MOSTLY_SHARED, sample_text, share_of_text
+
+TOO_LARGE = 0.8  # a drafter that costs so much of the target cannot pay, whatever is accepted of it
+
+
+def make_drafter(
+    algorithm: str,
+    pair: Pair | None,
+    device: torch.device,
+    clock: PhaseClock,
+    *,
+    greedy: bool,
+    fixed_length: bool,
+    step_guess: float,
+) -> Drafter:
+    """``step_guess``: what a drafter step costs, as a share of a target pass, by their sizes.
+
+    Raises ``UsageError`` where the algorithm does not suit the pair.
+    """
+    plain = NoDrafter(device)
+    if algorithm == "ar":
+        return plain
+    automatic = algorithm == "auto"
+    if fixed_length and not automatic:
+        return LookupDrafter(device) if algorithm == "lookup" else _make(algorithm, pair)
+    costs = Costs(step_guess)
+    pace = Pace(costs, fixed_length)
+    if pair is not None:
+        pair = replace(pair, patience=pace)
+    makers: dict[str, Callable[[], Drafter]] = {}
+    if automatic and pair is not None and step_guess < TOO_LARGE:
+        makers = {name: partial(_make, name, pair) for name in candidates(pair, greedy)}
+    elif algorithm not in ("auto", "lookup"):
+        drafter = _make(algorithm, pair)  # now, so that a pair that it does not suit is refused before the first token
+        makers = {algorithm: lambda: drafter}
+    lookup = LookupDrafter(device) if algorithm in ("auto", "lookup") else None
+    return Controller(makers, lookup, plain, pace, costs, clock, guard=automatic, fixed_length=fixed_length)
+
+
+def candidates(pair: Pair, greedy: bool) -> list[str]:
+    """The algorithms with a model that suit the two vocabularies and the way of sampling, the best guess first."""
+    target, drafter = pair.target.vocabulary, pair.drafter.vocabulary
+    if target.same_tokens(drafter):
+        return ["sd"]
+    mostly_shared = share_of_text(target, drafter, sample_text()) >= MOSTLY_SHARED
+    return ["slem" if greedy else "slrs", *(["tli"] if mostly_shared else [])]
+
+
+def _make(algorithm: str, pair: Pair | None) -> Drafter:
+    if pair is None:
+        raise UsageError(f"--algorithm {algorithm} needs a drafter; add --draft MODEL")
+    return ALGORITHMS[algorithm](pair)
