@@ -40,7 +40,8 @@ def test_the_statistic_is_that_of_a_contingency_table() -> None:
     expected = chi2_contingency([[30, 50, 20], [40, 35, 25]])
     found = two_sample_test(homogeneity(one_token(first), one_token(second)), 100, 0.001)
     assert found.statistic == pytest.approx(expected.statistic)
-    assert (found.freedom, found.p_value) == (2, pytest.approx(expected.pvalue))
+    assert found.freedom == 2
+    assert found.p_value == pytest.approx(expected.pvalue)
 
 
 def test_rare_outcomes_fall_back_to_what_they_begin_with() -> None:
@@ -70,7 +71,8 @@ def test_the_statistic_is_pearsons() -> None:
     law = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     expected = chisquare([40, 40, 20], [50, 30, 20])
     found = one_sample_test(goodness_of_fit([0] * 40 + [1] * 40 + [2] * 20, law), 100, 0.001)
-    assert (found.statistic, found.freedom) == (pytest.approx(expected.statistic), 2)
+    assert found.statistic == pytest.approx(expected.statistic)
+    assert found.freedom == 2
     assert found.p_value == pytest.approx(expected.pvalue)
 
 

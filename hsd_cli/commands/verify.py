@@ -17,8 +17,13 @@ PROMPTS = ("def read(path):\n    ", "one, two, three, one, two, three, one,", "æ
 
 
 def verify(
-    target: Annotated[str, typer.Argument(help="Model that writes the text: hub id or folder.", show_default=False)],
-    drafter: Annotated[str, typer.Argument(help="Model that guesses ahead.", show_default=False)],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="TARGET", help="Model that writes the text: hub id or folder.", show_default=False),
+    ],
+    drafter: Annotated[
+        str, typer.Argument(metavar="DRAFTER", help="Model that guesses ahead; any tokenizer.", show_default=False)
+    ],
     algorithm: Annotated[
         list[str] | None,
         typer.Option("-a", "--algorithm", help="Check this one; may be given several times. Default: all that fit."),

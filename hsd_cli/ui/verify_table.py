@@ -102,8 +102,12 @@ def _power(report: VerifyReport) -> str:
 def _verdict(report: VerifyReport) -> str:
     if report.defects:
         return f"{_count(report.defects, 'defect')}: the text is not the target's own."
-    ties = f" ({_count(report.ties, 'tie')}: rounding, not the algorithm, chose)" if report.ties else ""
-    return f"No defect found{ties}."
+    if report.ties:
+        return (
+            f"No defect found; {_count(report.ties, 'tie')}, where rounding chose between two tokens. "
+            "What follows a tie is another text and was not compared."
+        )
+    return "No defect found."
 
 
 def _count(number: int, noun: str) -> str:
