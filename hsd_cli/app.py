@@ -11,6 +11,7 @@ import typer
 
 from hsd_cli import __version__
 from hsd_cli.commands.generate import generate
+from hsd_cli.commands.plan import plan
 from hsd_cli.commands.verify import verify
 from hsd_cli.commands.vocab_diff import vocab_diff
 from hsd_cli.errors import EXIT_FAILURE, HsdError
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(generate)
 app.command(name="vocab-diff")(vocab_diff)
+app.command()(plan)
 app.command()(verify)
 
 

@@ -1,0 +1,113 @@
+"""What a model takes, counted from its configuration alone: no weights are read, downloaded or allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import transformers
+from torch import nn
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from hsd_cli.errors import HsdError
+from hsd_cli.models.locate import explain_failure, model_source
+from hsd_cli.runtime.cache import RollbackCache, RollbackLayer
+from hsd_cli.runtime.model import _context_size
+
+# What configurations call the experts of a layer, and how many of them read one token.
+ALL_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+EXPERTS_PER_TOKEN = ("num_experts_per_tok", "top_k_experts", "moe_top_k", "moe_k")
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Sizes in numbers, whatever their dtype; ``context_size`` in tokens.
+
+    ``read_per_token``: the weights that a forward pass over one token reads. Embeddings are looked up, so they do not
+    count, unless the head uses the same matrix; of the experts only those that are chosen count.
+    ``cache_per_token``: keys and values. ``unknown`` says in words what could not be told.
+    """
+
+    architecture: str
+    parameters: int
+    read_per_token: int
+    cache_per_token: int
+    context_size: int
+    unknown: str | None = None
+
+
+def read_footprint(name: str) -> Footprint:
+    """Raises ``HsdError`` for what is no causal language model, or one whose state cannot be rolled back."""
+    config = _configuration(name)
+    text_config = config.get_text_config(decoder=True)
+    cache = RollbackCache(text_config, capacity=1)
+    with torch.device("meta"):  # shapes without memory
+        # The experts' other implementations depend on the data or on the dtype.
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, experts_implementation="batched_mm")
+    with torch.inference_mode():
+        model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device="meta"), past_key_values=cache, use_cache=True)
+    share = _share_of_experts(text_config)
+    weights = list(_read_weights(model))
+    return Footprint(
+        architecture=config.model_type,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        read_per_token=round(sum(weight.numel() * (share or 1 if expert else 1) for weight, expert in weights)),
+        cache_per_token=_numbers(cache),
+        context_size=_context_size(text_config),
+        unknown="how many experts read a token: all of them are counted"
+        if share is None and any(expert for _, expert in weights)
+        else None,
+    )
+
+
+def _configuration(name: str) -> PreTrainedConfig:
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(model_source(name), trust_remote_code=False)
+    except HsdError:
+        raise
+    except Exception as error:  # the library reports missing, foreign and damaged files in many ways
+        raise explain_failure(name, "configuration", error) from error
+    if config.is_encoder_decoder:
+        raise HsdError(f"{name!r} is an encoder-decoder ({config.model_type}); hsd needs a causal language model")
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise HsdError(f"{name!r} is a {config.model_type} model; hsd needs a causal language model")
+    return config
+
+
+def _read_weights(model: PreTrainedModel) -> Iterator[tuple[nn.Parameter, bool]]:
+    """Every weight that text goes through, once, and whether it belongs to experts that a router chooses from."""
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    looked_up = {
+        parameter
+        for module in decoder.modules()
+        if isinstance(module, nn.Embedding)
+        for parameter in module.parameters()
+    }
+    in_head = set(head.parameters())
+    for name, parameter in decoder.named_parameters():
+        if parameter not in looked_up and parameter not in in_head:
+            yield parameter, "experts" in name.split(".")
+    yield from ((parameter, False) for parameter in in_head)
+
+
+def _share_of_experts(config: PreTrainedConfig) -> float | None:
+    """The experts that read one token as a fraction of all, if the configuration tells."""
+    every, chosen = (
+        next((value for name in names if isinstance(value := getattr(config, name, None), int) and value > 0), None)
+        for names in (ALL_EXPERTS, EXPERTS_PER_TOKEN)
+    )
+    return None if every is None or chosen is None else chosen / every
+
+
+def _numbers(cache: RollbackCache) -> int:
+    """What the layers hold; some reuse another layer's keys and values."""
+    layers = [layer for layer in cache.layers if isinstance(layer, RollbackLayer) and layer.is_initialized]
+    return sum(states.numel() for layer in layers for states in (layer.keys, layer.values) if states is not None)
