@@ -164,7 +164,8 @@ def test_the_text_goes_to_stdout_and_one_line_of_statistics_to_stderr(letters: s
     assert (result.code, result.out) == (0, "bcdef")
     assert result.err.startswith("hsd: 5 tokens in ")
     assert result.err.endswith(" tokens per target pass · ended by length\n")
-    assert " · slem · accepted " in result.err
+    assert " · auto: ar 100% · " in result.err  # the drafter is as large as the target
+    assert " · accepted " in hsd("generate", "-t", letters, "-d", pairs, "-a", "slem", "-n", 5, "a").err
     for silent in ("--no-stats", "--quiet", "-q"):
         assert hsd("generate", silent, "-t", letters, "-n", 5, "a") == (0, "bcdef", "")
 
@@ -186,11 +187,13 @@ def test_json_reports_the_run(letters: str, pairs: str) -> None:
         "verification": "coupled",
         "lookahead": 6,
         "prompt_tokens": 1,
+        "iterations_by_algorithm": {"slem": iterations},
         "acceptance_rate": accepted / drafted,
         "tokens_per_iteration": 24 / iterations,
         "seed": None,
         "target": {"id": letters, "revision": None},
         "draft": {"id": pairs, "revision": None},
+        "verdict": None,
     }
 
 
@@ -234,24 +237,28 @@ def test_a_full_disk_is_one_line(letters: str, form: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "algorithm"),
+    ("options", "algorithms"),
     [
-        ([], "ar"),
-        (["-d", "letters"], "sd"),
-        (["-d", "backwards"], "slem"),
-        (["-d", "backwards", "--temperature", 1], "tli"),
-        (["-d", "pairs", "--temperature", 1, "-a", "union"], "union"),
-        (["-d", "letters", "-a", "ar"], "ar"),
+        ([], {"ar", "lookup"}),
+        (["-d", "letters"], {"ar", "lookup"}),  # a drafter that costs as much as the target cannot pay
+        (["-d", "letters", "-a", "slrs"], {"ar", "slrs"}),
+        (["-d", "pairs", "--temperature", 1, "-a", "union"], {"ar", "union"}),
+        (["-d", "letters", "-a", "ar"], {"ar"}),
+        (["-t", "embedded:target", "-d", "embedded:twin"], {"ar", "lookup", "sd"}),
+        (["-t", "embedded:target", "-d", "embedded:drafter"], {"ar", "lookup", "slem", "tli"}),
     ],
-    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else value,
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
 )
-def test_auto_chooses_by_the_vocabularies_and_the_way_of_sampling(
-    letters: str, pairs: str, home: Path, options: list[object], algorithm: str
+def test_what_runs_is_what_was_asked_for_or_suits_the_pair(
+    letters: str, pairs: str, options: list[object], algorithms: set[str]
 ) -> None:
-    named = {"letters": letters, "pairs": pairs, "backwards": str(home / "backwards")}
-    checkpoint(home / "backwards", LETTERS[::-1])  # the same tokens with other ids
-    result = report("-t", letters, "-n", 3, "a", *(named.get(str(option), option) for option in options))
-    assert (result["algorithm"], result["draft"] is None) == (algorithm, algorithm == "ar")
+    named = {"letters": letters, "pairs": pairs}
+    result = report("-t", letters, "-n", 24, "a", *(named.get(str(option), option) for option in options))
+    ran = result["iterations_by_algorithm"]
+    assert set(ran) <= algorithms
+    assert set(ran) - {"ar", "lookup"} or algorithms <= {"ar", "lookup"}
+    assert sum(ran.values()) == result["iterations"]
+    assert result["algorithm"] == (options[-1] if "-a" in options else "auto")
 
 
 @pytest.mark.parametrize("smallest", [["--temperature", 1e-5], ["--repetition-penalty", 1e-5]], ids=lambda o: o[0])
