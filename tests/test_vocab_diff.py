@@ -21,6 +21,7 @@ from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.ui.terminal import escape
 from hsd_cli.vocab.report import MOSTLY_SHARED, compare, sample_text, share_of_text, token_class
 from hsd_cli.vocab.source import read_vocabulary
+from tests import tiny
 from tests.tokenizer_families import (
     byte_level_bpe,
     byte_model,
@@ -230,15 +231,21 @@ def test_verdict_same_vocabulary() -> None:
 def test_verdict_most_of_the_text_is_shared() -> None:
     report = compare(vocabulary(byte_model()), vocabulary(byte_level_bpe()), sample_text())
     assert report.a.share_of_text >= MOSTLY_SHARED
-    assert report.verdict.algorithms[0] == "tli"
+    assert report.verdict.algorithms == ("tli", "slrs", "slem", "union")
     assert "100%" in report.verdict.reason
 
 
 def test_verdict_little_of_the_text_is_shared() -> None:
     report = compare(vocabulary(byte_level_bpe()), vocabulary(characters()), " the the the the")
     assert report.a.share_of_text < MOSTLY_SHARED
-    assert report.verdict.algorithms[0] == "slem"
-    assert "tli" not in report.verdict.algorithms
+    assert report.verdict.algorithms == ("slem", "slrs", "union")
+    assert report.verdict.reason.startswith("different vocabularies: slem for greedy text, slrs when sampling")
+
+
+def test_verdict_nothing_is_shared() -> None:
+    report = compare(tiny.vocabulary(["aa", "bb"]), tiny.vocabulary(["a", "b"]), "aabb")
+    assert report.a.shared == []
+    assert report.verdict.algorithms == ("slem", "slrs")  # union is about shared tokens
 
 
 # What the command prints

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from hsd_cli.errors import HsdError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hsd_cli.planner.pair_plan import PairPlan
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -42,7 +35,9 @@ def plan(
     prompts: Annotated[
         Path | None,
         typer.Option(
-            exists=True, dir_okay=False, help='Measure on these, one per line; in a .jsonl file each a "prompt".'
+            exists=True,
+            dir_okay=False,
+            help='Measure on these, one per line; in a .jsonl file on each line\'s "prompt".',
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")] = "auto",
@@ -52,14 +47,18 @@ def plan(
 ) -> None:
     """Tell whether a pair of models will work, and how fast.
 
-    Tokenizer files and configurations are enough: compatibility, vocabulary overlap, memory, the cost of a drafted
-    token, the acceptance at which drafting breaks even, and a range of speed-ups under stated assumptions. Several
-    drafters are ranked. `--measure` replaces the assumptions by measurements, which are kept for later runs until the
-    models' files change.
+    Tokenizer files and configurations are enough: which algorithms fit, the memory that weights and KV cache take,
+    the cost of a drafted token, the acceptance at which drafting breaks even, and a range of speed-ups under stated
+    assumptions. Several drafters are ranked. `--measure` loads the models and replaces the assumptions by measurements;
+    they are kept until the models' files change, for `hsd plan` and for `--algorithm auto`.
+
+    Exit codes: 0 answered, also where the answer is *don't*; 1 failure; 2 usage; 130 interrupted.
 
     **Examples**
 
     `hsd plan Qwen/Qwen2.5-7B-Instruct HuggingFaceTB/SmolLM2-135M-Instruct`
+
+    `hsd plan TARGET DRAFTER --context 32768 --dtype bfloat16`
 
     `hsd plan TARGET DRAFTER --measure --prompts prompts.txt`
 
@@ -69,36 +68,46 @@ def plan(
     """
     if prompts is not None and not measure:
         raise UsageError("--prompts are measured on; add --measure")
-    sample = None if prompts is None else _read_prompts(prompts)
     if not drafters and not local:
         raise UsageError("which drafter? name one or more, or add --local for all that are on this machine")
 
     from rich.console import Console
+    from rich.text import Text
 
+    from hsd_cli.bench.measure_plan import PlanMeasurer
+    from hsd_cli.bench.prompts import PROMPTS, read_prompts
     from hsd_cli.planner.candidates import local_drafters
-    from hsd_cli.planner.pair_plan import plan_pair, read_facts
+    from hsd_cli.planner.pair_plan import PairPlan, plan_pair, read_facts
+    from hsd_cli.planner.verdict import rank
+    from hsd_cli.ui.terminal import escape
 
+    sample = PROMPTS if prompts is None else read_prompts(prompts)
     names = list(dict.fromkeys([*(drafters or []), *(local_drafters(target) if local else [])]))
     plans: list[PairPlan] = []
-    unfit: dict[str, str] = {}
+    unfit: dict[str, HsdError] = {}
     # Shown on terminals only, and gone afterwards.
-    with Console(stderr=True, quiet=quiet).status("reading") as status:
+    with Console(stderr=True, quiet=quiet).status("") as status:
+
+        def on_step(words: str) -> None:
+            status.update(Text(escape(words.encode(errors="surrogateescape"))))
+
+        on_step(f"reading {target}")
         facts = read_facts(target)
+        measurer = PlanMeasurer(sample, on_step)
         for name in names:
+            on_step(f"reading {name}")
             try:
-                plans.append(plan_pair(facts, read_facts(name), context, device, dtype))
-            except UsageError:
-                raise
+                predicted = plan_pair(facts, read_facts(name), context, device, dtype)
+                plans.append(measurer.measured(predicted) if measure else predicted.recalled())
             except HsdError as error:
-                if len(names) == 1:
-                    raise
-                unfit[name] = str(error)
-        plans = _measured(plans, sample, status.update) if measure else list(map(_recalled, plans))
-    plans.sort(key=_rank)
+                unfit[name] = error
+    if not plans:
+        raise next(iter(unfit.values()))
+    plans.sort(key=rank)
     if as_json:
         from hsd_cli.ui.plan_json import to_json
 
-        typer.echo(to_json(facts, plans, unfit))
+        typer.echo(to_json(plans, unfit))
         return
 
     from hsd_cli.ui.plan_table import print_plan, print_ranking
@@ -107,65 +116,3 @@ def plan(
         print_plan(plans[0])
     else:
         print_ranking(plans, unfit)
-
-
-def _recalled(plan: PairPlan) -> PairPlan:
-    """With what an earlier run measured, if it did."""
-    from dataclasses import replace
-
-    from hsd_cli.planner.memory import pair_key, recall
-
-    key = pair_key(*plan.placements)
-    return plan if key is None else replace(plan, record=recall(key))
-
-
-def _measured(
-    plans: Iterable[PairPlan], prompts: Sequence[str] | None, on_step: Callable[[str], None]
-) -> list[PairPlan]:
-    """The target is loaded once, the drafters one after the other."""
-    from contextlib import suppress
-    from dataclasses import replace
-
-    import torch
-
-    from hsd_cli.bench.measure_pair import PROMPTS, measure_pair
-    from hsd_cli.engine import Engine
-    from hsd_cli.planner.memory import pair_key, remember
-    from hsd_cli.runtime.loading import load_model
-
-    results = []
-    target = None
-    for plan in plans:
-        where, number = str(plan.placements[0].device), str(plan.placements[0].dtype).removeprefix("torch.")
-        on_step(f"loading {plan.drafter.name}")
-        target = target or load_model(plan.target.name, where, number)
-        try:
-            engine = Engine(target, load_model(plan.drafter.name, where, number))
-            record = measure_pair(engine, prompts or PROMPTS, on_step)
-        except torch.OutOfMemoryError:
-            raise HsdError("the device ran out of memory; try --dtype bfloat16 or --device cpu") from None
-        key = pair_key(*plan.placements)
-        with suppress(OSError):  # a full or read-only disk costs the time to measure again, nothing else
-            if key is not None:
-                remember(key, record)
-        results.append(replace(plan, record=record))
-    return results
-
-
-def _rank(plan: PairPlan) -> tuple[int, float]:
-    """The worthwhile first, then the faster."""
-    from hsd_cli.planner.verdict import judge
-
-    return ("yes", "maybe", "don't").index(judge(plan).answer), -plan.expected_speed_up
-
-
-def _read_prompts(path: Path) -> list[str]:
-    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    if path.suffix == ".jsonl":
-        try:
-            lines = [str(json.loads(line)["prompt"]) for line in lines]
-        except (ValueError, KeyError, TypeError):
-            raise UsageError(f'every line of {str(path)!r} must be an object with a "prompt"') from None
-    if not lines:
-        raise UsageError(f"{str(path)!r} is empty; write one prompt per line, or leave --prompts out")
-    return lines

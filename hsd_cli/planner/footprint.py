@@ -19,7 +19,7 @@ from transformers import (
 from hsd_cli.errors import HsdError
 from hsd_cli.models.locate import explain_failure, model_source
 from hsd_cli.runtime.cache import RollbackCache, RollbackLayer
-from hsd_cli.runtime.model import _context_size
+from hsd_cli.runtime.model import context_size_of
 
 # What configurations call the experts of a layer, and how many of them read one token.
 ALL_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -36,6 +36,7 @@ class Footprint:
     """
 
     architecture: str
+    layers: int
     parameters: int
     read_per_token: int
     cache_per_token: int
@@ -46,6 +47,15 @@ class Footprint:
 def read_footprint(name: str) -> Footprint:
     """Raises ``HsdError`` for what is no causal language model, or one whose state cannot be rolled back."""
     config = _configuration(name)
+    try:
+        return _count(config)
+    except HsdError as error:
+        raise HsdError(f"{name!r}: {error}") from error
+    except Exception as error:  # numbers that make no model, in whatever way its code stumbles over them
+        raise HsdError(f"the configuration of {name!r} describes no model that can run ({error!r})") from error
+
+
+def _count(config: PreTrainedConfig) -> Footprint:
     text_config = config.get_text_config(decoder=True)
     cache = RollbackCache(text_config, capacity=1)
     with torch.device("meta"):  # shapes without memory
@@ -57,13 +67,12 @@ def read_footprint(name: str) -> Footprint:
     weights = list(_read_weights(model))
     return Footprint(
         architecture=config.model_type,
+        layers=text_config.num_hidden_layers,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         read_per_token=round(sum(weight.numel() * (share or 1 if expert else 1) for weight, expert in weights)),
         cache_per_token=_numbers(cache),
-        context_size=_context_size(text_config),
-        unknown="how many experts read a token: all of them are counted"
-        if share is None and any(expert for _, expert in weights)
-        else None,
+        context_size=context_size_of(text_config),
+        unknown=_unknown(config, share is None and any(expert for _, expert in weights)),
     )
 
 
@@ -80,6 +89,12 @@ def _configuration(name: str) -> PreTrainedConfig:
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise HsdError(f"{name!r} is a {config.model_type} model; hsd needs a causal language model")
     return config
+
+
+def _unknown(config: PreTrainedConfig, vague_experts: bool) -> str | None:
+    if getattr(config, "quantization_config", None):
+        return "quantised: counted as if unpacked"
+    return "how many experts read a token: all of them are counted" if vague_experts else None
 
 
 def _read_weights(model: PreTrainedModel) -> Iterator[tuple[nn.Parameter, bool]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
@@ -10,7 +10,8 @@ import torch
 from hsd_cli.errors import UsageError
 from hsd_cli.planner.footprint import Footprint, read_footprint
 from hsd_cli.planner.machine import memory_by_device
-from hsd_cli.planner.memory import Kind, PairRecord, Placement
+from hsd_cli.planner.memory import Placement, recall
+from hsd_cli.planner.record import KINDS, Kind, PairRecord
 from hsd_cli.planner.speedup import Prediction, RelativeCosts, break_even, flat_costs, predict
 from hsd_cli.runtime.device import resolve_device, resolve_dtype
 from hsd_cli.vocab.report import Report, compare, sample_text
@@ -20,8 +21,8 @@ from hsd_cli.vocab.vocabulary import Vocabulary
 # Assumptions, for as long as nothing is measured; the report says that they are.
 ASSUMED_ACCEPTANCE = (0.4, 0.8)
 # A CPU's pass over several tokens multiplies matrices where one token needs vectors: 1.5 to 2.6 times the time in a
-# trial with 125 M and 249 M parameters in float32 on one core of an AMD EPYC, and 1.04 with the 6 M of the embedded
-# target. On an accelerator reading the weights takes all the time, so that it costs as much as a pass over one.
+# trial with 125 M and 249 M parameters in float32 on one core, and 1.04 with the 6 M of the embedded target. An
+# accelerator's takes the time to read the weights, however many the tokens.
 CPU_PASS = 2.0
 USUAL_CONTEXT = 4096
 
@@ -64,13 +65,21 @@ class Outcome:
     kind: Kind
     prediction: Prediction
 
+    @property
+    def needs_drafter(self) -> bool:
+        return self.algorithm != "lookup"
+
+    @property
+    def speed_up(self) -> float:
+        return self.prediction.speed_up
+
 
 @dataclass(frozen=True)
 class PairPlan:
     """All that is known of a pair before it runs.
 
-    ``cost`` is that of one drafted token, predicted, in target passes over one token: the bytes that a drafter step
-    reads over the target's (``bytes_ratio``), times the drafter tokens per target token (``steps_per_token``).
+    ``step_ratios``: what a drafter step takes as a share of a target pass over one token, at least (the bytes that
+    both read) and at most. ``slowest_pass``: the same at most of a target pass over several tokens.
     ``worst``/``best`` are the predicted speed-ups at both ends of what is assumed.
     """
 
@@ -80,24 +89,26 @@ class PairPlan:
     vocabularies: Report
     context: int
     demands: tuple[Demand, ...]
-    bytes_ratio: float
+    step_ratios: tuple[float, float]
     steps_per_token: float
     slowest_pass: float
     record: PairRecord | None = None
 
     @property
-    def cost(self) -> float:
-        return self.bytes_ratio * self.steps_per_token
+    def cost(self) -> tuple[float, float]:
+        """Of one drafted token in target passes, at least and at most, as predicted."""
+        low, high = self.step_ratios
+        return low * self.steps_per_token, high * self.steps_per_token
 
     @property
     def fast(self) -> RelativeCosts:
-        """A target pass over several tokens costs as much as one over a single token."""
-        return flat_costs(self.cost, 1.0)
+        """All costs at their least: a target pass over several tokens takes as long as one over a single token."""
+        return flat_costs(self.cost[0], 1.0)
 
     @property
     def slow(self) -> RelativeCosts:
-        """It costs as much as is assumed of this device at most."""
-        return flat_costs(self.cost, self.slowest_pass)
+        """All costs at their most."""
+        return flat_costs(self.cost[1], self.slowest_pass)
 
     @property
     def worst(self) -> Prediction:
@@ -109,19 +120,24 @@ class PairPlan:
 
     @property
     def break_even(self) -> tuple[float | None, float | None]:
-        """The acceptance from which on drafting pays: if passes over several tokens are fast, and if they are slow."""
+        """The acceptance from which on drafting pays, at the least and at the most costs."""
         return break_even(self.fast), break_even(self.slow)
+
+    def recalled(self) -> PairPlan:
+        """With what an earlier run measured, if one did."""
+        return replace(self, record=recall(*self.placements))
 
     @property
     def outcomes(self) -> list[Outcome]:
         """Of the measurement, if there is one, the fastest first."""
-        return [] if self.record is None else sorted(_outcomes(self.record), key=lambda o: -o.prediction.speed_up)
+        return [] if self.record is None else sorted(_outcomes(self.record), key=lambda outcome: -outcome.speed_up)
 
     @property
     def expected_speed_up(self) -> float:
-        """The best that was measured, or the middle of what is predicted: to compare drafters by."""
-        outcomes = self.outcomes
-        return outcomes[0].prediction.speed_up if outcomes else (self.worst.speed_up + self.best.speed_up) / 2
+        """To compare drafters by: the best that was measured with the drafter, or the middle of what is predicted."""
+        if self.record is None:
+            return (self.worst.speed_up + self.best.speed_up) / 2
+        return max((outcome.speed_up for outcome in self.outcomes if outcome.needs_drafter), default=0.0)
 
 
 def read_facts(name: str) -> ModelFacts:
@@ -147,10 +163,16 @@ def plan_pair(target: ModelFacts, drafter: ModelFacts, context: int | None, devi
             _demand(name, memory, resolve_dtype(dtype, torch.device(name)), (target, length), (drafter, drafter_length))
             for name, memory in memory_by_device().items()
         ),
-        bytes_ratio=drafter.footprint.read_per_token / target.footprint.read_per_token,
+        step_ratios=_step_ratios(target.footprint, drafter.footprint, where),
         steps_per_token=steps,
         slowest_pass=CPU_PASS if where.type == "cpu" else 1.0,
     )
+
+
+def _step_ratios(target: Footprint, drafter: Footprint, where: torch.device) -> tuple[float, float]:
+    """By the bytes read; on an accelerator up to what launching kernels takes small models: that goes by the layers."""
+    by_bytes = drafter.read_per_token / target.read_per_token
+    return by_bytes, by_bytes if where.type == "cpu" else max(by_bytes, drafter.layers / target.layers)
 
 
 def _context(target: ModelFacts, wanted: int | None) -> int:
@@ -172,9 +194,8 @@ def _demand(
 
 
 def _outcomes(record: PairRecord) -> list[Outcome]:
-    kinds: tuple[Kind, ...] = ("greedy", "sampled")
     return [
         Outcome(algorithm, kind, predict(trial.acceptance, record.costs(trial), trial.share))
-        for kind in kinds
+        for kind in KINDS
         for algorithm, trial in record.trials(kind).items()
     ]

@@ -18,6 +18,7 @@ from hsd_cli.planner.costs import Costs
 from hsd_cli.planner.pace import Pace
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.vocab.report import MOSTLY_SHARED, sample_text, share_of_text
+from hsd_cli.vocab.vocabulary import Vocabulary
 
 TOO_LARGE = 0.8  # a drafter that costs so much of the target cannot pay, whatever is accepted of it
 
@@ -48,7 +49,8 @@ def make_drafter(
         pair = replace(pair, patience=pace)
     makers: dict[str, Callable[[], Drafter]] = {}
     if automatic and pair is not None and step_guess < TOO_LARGE:
-        makers = {name: partial(_make, name, pair) for name in candidates(pair, greedy)}
+        names = candidates(pair.target.vocabulary, pair.drafter.vocabulary, greedy)
+        makers = {name: partial(_make, name, pair) for name in names}
     elif algorithm not in ("auto", "lookup"):
         drafter = _make(algorithm, pair)  # now, so that a pair that it does not suit is refused before the first token
         makers = {algorithm: lambda: drafter}
@@ -56,9 +58,8 @@ def make_drafter(
     return Controller(makers, lookup, plain, pace, costs, clock, guard=automatic, fixed_length=fixed_length)
 
 
-def candidates(pair: Pair, greedy: bool) -> list[str]:
+def candidates(target: Vocabulary, drafter: Vocabulary, greedy: bool) -> list[str]:
     """The algorithms with a model that suit the two vocabularies and the way of sampling, the best guess first."""
-    target, drafter = pair.target.vocabulary, pair.drafter.vocabulary
     if target.same_tokens(drafter):
         return ["sd"]
     mostly_shared = share_of_text(target, drafter, sample_text()) >= MOSTLY_SHARED

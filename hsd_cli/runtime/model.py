@@ -37,7 +37,7 @@ class LanguageModel(Protocol):
         """Forgets every token from ``length`` on, in O(1)."""
 
 
-def _context_size(config: PreTrainedConfig) -> int:
+def context_size_of(config: PreTrainedConfig) -> int:
     """Positions up to which a token's keys do not depend on what else its forward pass reads."""
     size: int = getattr(config, "max_position_embeddings", None) or 1 << 30
     rope = getattr(config, "rope_parameters", None) or {}
@@ -71,7 +71,7 @@ class CachedModel:
                 f"{model.config.model_type} keeps a recurrent state that cannot be rolled back; "
                 "choose a model with plain or sliding-window attention"
             )
-        self.context_size = _context_size(text_config)
+        self.context_size = context_size_of(text_config)
         self._cache = RollbackCache(text_config, min(capacity, self.context_size))
         self.device = model.device
         # The head may be wider than the vocabulary: padded ids are part of the target's distribution all the same.

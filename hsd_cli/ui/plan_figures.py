@@ -1,4 +1,4 @@
-"""Large numbers as people read them."""
+"""Numbers as people read them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ def count(number: int) -> str:
 def size(number: int) -> str:
     """Bytes in decimal units: ``15.2 GB``."""
     return _scaled(number, SIZES)
+
+
+def span(low: float | None, high: float | None) -> str:
+    """``0.15 to 0.66``, or one number if both look the same; ``None`` is out of reach."""
+    first, last = ("never" if value is None else f"{value:.2f}" for value in (low, high))
+    return first if first == last else f"{first} to {last}"
 
 
 def _scaled(number: int, units: tuple[tuple[int, str], ...]) -> str:

@@ -1,4 +1,4 @@
-"""Plans for machines. Sizes are in bytes, times in seconds."""
+"""Plans for machines. Sizes are in bytes, times in seconds; what is predicted has its least and its most."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from hsd_cli.errors import HsdError
 from hsd_cli.planner.pair_plan import ASSUMED_ACCEPTANCE, Demand, ModelFacts, PairPlan
 from hsd_cli.planner.speedup import FORMULA
 from hsd_cli.planner.verdict import judge
 from hsd_cli.vocab.report import Side
 
 
-def to_json(target: ModelFacts, plans: Sequence[PairPlan], unfit: Mapping[str, str]) -> str:
+def to_json(plans: Sequence[PairPlan], unfit: Mapping[str, HsdError]) -> str:
     """One object; the drafters as ranked, ``unfit`` with the reasons."""
     return json.dumps(
         {
-            "target": _model(target),
+            "target": _model(plans[0].target),
             "formula": FORMULA,
             "assumed_acceptance": ASSUMED_ACCEPTANCE,
             "drafters": [_plan(plan) for plan in plans],
-            "unfit": [{"name": name, "reason": reason} for name, reason in unfit.items()],
+            "unfit": [{"name": name, "reason": str(error)} for name, error in unfit.items()],
         },
         indent=2,
     )
@@ -33,7 +34,6 @@ def _model(facts: ModelFacts) -> dict[str, Any]:
 
 def _plan(plan: PairPlan) -> dict[str, Any]:
     verdict = judge(plan)
-    fast, slow = plan.break_even
     return {
         **_model(plan.drafter),
         "answer": verdict.answer,
@@ -49,10 +49,10 @@ def _plan(plan: PairPlan) -> dict[str, Any]:
         "context": plan.context,
         "memory": [_demand(demand) for demand in plan.demands],
         "cost_ratio": plan.cost,
-        "bytes_ratio": plan.bytes_ratio,
+        "step_ratio": plan.step_ratios,
         "drafter_tokens_per_target_token": plan.steps_per_token,
         "assumed_pass": [1.0, plan.slowest_pass],
-        "break_even_acceptance": [fast, slow],
+        "break_even_acceptance": plan.break_even,
         "speed_up": [asdict(plan.worst), asdict(plan.best)],
         "measured": _measured(plan),
     }
@@ -73,14 +73,14 @@ def _demand(demand: Demand) -> dict[str, Any]:
 
 
 def _measured(plan: PairPlan) -> dict[str, Any] | None:
-    """What was measured, and what it predicts, the fastest first."""
+    """What was measured, and what follows from it, the fastest first."""
     if plan.record is None:
         return None
     predictions = [
         {"algorithm": outcome.algorithm, "text": outcome.kind, **asdict(outcome.prediction)}
         for outcome in plan.outcomes
     ]
-    return asdict(plan.record) | {"predictions": predictions}
+    return asdict(plan.record) | {"predicted": predictions}
 
 
 def _name(dtype: object) -> str:

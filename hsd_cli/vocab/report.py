@@ -83,7 +83,7 @@ def compare(target: Vocabulary, drafter: Vocabulary, text: str) -> Report:
     shared = overlap(drafter, target)
     a = _side(target, drafter, _ids(target) if same else sorted(shared.representative), text)
     b = _side(drafter, target, _ids(drafter) if same else sorted(index for index, _ in shared.pairs), text)
-    return Report(a, b, same, _verdict(same, a.share_of_text))
+    return Report(a, b, same, _verdict(same, a.share_of_text, bool(shared.pairs)))
 
 
 def token_class(spelled: bytes | None) -> str:
@@ -140,16 +140,18 @@ def _by_class(vocabulary: Vocabulary, ids: Iterable[int]) -> dict[str, list[int]
     return {name: members for name, members in classes.items() if members}
 
 
-def _verdict(same: bool, share: float) -> Verdict:
+def _verdict(same: bool, share: float, any_shared: bool) -> Verdict:
     if same:
         return Verdict(("sd",), "same vocabulary: sd, because every draft token is a target token")
     percent = f"{share:.0%} of the text is in tokens that the drafter shares"
     if share >= MOSTLY_SHARED:
         return Verdict(
-            ("tli", "slem", "union"),
-            f"different vocabularies: tli when sampling, because {percent}; slem fits too, union is the baseline",
+            ("tli", "slrs", "slem", "union"),
+            f"different vocabularies: tli or slrs when sampling, because {percent}; slem for greedy text; "
+            "union is the baseline",
         )
     return Verdict(
-        ("slem", "union"),
-        f"different vocabularies: slem, which fits any pair, because only {percent}; union is the baseline",
+        ("slem", "slrs", "union") if any_shared else ("slem", "slrs"),
+        f"different vocabularies: slem for greedy text, slrs when sampling, which fit any pair, because only {percent}"
+        + ("; union is the baseline" if any_shared else ""),
     )
