@@ -13,7 +13,10 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def plan(
-    target: Annotated[str, typer.Argument(help="Model that writes the text: hub id or folder.", show_default=False)],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="TARGET", help="Model that writes the text: hub id or folder.", show_default=False),
+    ],
     drafters: Annotated[
         list[str] | None,
         typer.Argument(metavar="[DRAFTER]...", help="Models that might guess ahead.", show_default=False),
