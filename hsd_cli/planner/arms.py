@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import sqrt
 
 WELL_TRIED = 6  # iterations: hoping on for ever would cost more than it can find
+FIRST_COPY = 4  # tokens
 MEMORY = 0.97  # of an arm's earlier iterations, per iteration: texts change
 
 
@@ -45,28 +46,34 @@ class ModelArm:
 class CopyArm:
     """The lookup where a match of some length was found: how often a copied token is accepted after an accepted one.
 
-    It starts as if three tokens had been accepted at the rate ``guess``.
+    It starts as if three tokens had been accepted at the rate ``guess``. ``limit``: the longest draft that is worth
+    the risk. It doubles when all of one was accepted and halves when most was not.
     """
 
     def __init__(self, guess: float) -> None:
+        self.limit = FIRST_COPY
         self._seen = 3.0
         self._accepted = guess * self._seen
 
     def learn(self, drafted: int, accepted: int) -> None:
+        if accepted >= drafted:
+            self.limit = max(self.limit, 2 * drafted)
+        elif accepted < drafted / 2:
+            self.limit = max(1, self.limit // 2)
         for place in range(min(drafted, accepted + 1)):
             self._seen = MEMORY * self._seen + 1
             self._accepted = MEMORY * self._accepted + (place < accepted)
 
     def neglect(self) -> None:
         """Passed over once more: what is known gets slowly out of date."""
-        self._seen *= 0.99
-        self._accepted *= 0.99
+        self._seen *= 0.995
+        self._accepted *= 0.995
 
     @property
     def hopeful_acceptance(self) -> float:
-        """One standard error above what was seen."""
+        """Half a standard error above what was seen: a wrong guess is made often before it is known to be one."""
         mean = self._accepted / self._seen
-        return min(mean + sqrt(max(mean * (1 - mean), 0.01) / self._seen), 1.0)
+        return min(mean + 0.5 * sqrt(max(mean * (1 - mean), 0.01) / self._seen), 1.0)
 
     def hopeful_tokens(self, drafted: int) -> float:
         """Expected tokens of an iteration that copies ``drafted``: each counts if all before it were accepted."""

@@ -96,12 +96,13 @@ class Controller:
 
     def verdict(self) -> str | None:
         """In words, that drafting does not pay here, if so."""
-        if not self._arms or self._plain_for == 0:
+        speeds = {
+            name: self._rate(name, arm, arm.tokens) * self._costs.verification(1) for name, arm in self._arms.items()
+        }
+        if not speeds or max(speeds.values()) >= 1:
             return None
-        rates = {name: self._rate(name, arm, arm.tokens) for name, arm in self._arms.items()}
-        best = max(rates, key=rates.__getitem__)
-        ratio = rates[best] * self._costs.verification(1)
-        return f"drafting did not pay here: {best} ran at {ratio:.2f} of plain decoding's speed"
+        best = max(speeds, key=speeds.__getitem__)
+        return f"drafting did not pay here: {best} ran at {speeds[best]:.2f} of plain decoding's speed"
 
     def _run(self, choice: Choice, text: Sequence[int]) -> Draft:
         if choice.name == PLAIN:
@@ -150,10 +151,8 @@ class Controller:
         if match is None:
             return []
         arm = self._copies[match]
-        rates = [
-            (arm.hopeful_tokens(length) / self._costs.verification(length + 1), length)
-            for length in range(lookahead if self._fixed_length else 1, lookahead + 1)
-        ]
+        lengths = [lookahead] if self._fixed_length else range(1, min(lookahead, arm.limit) + 1)
+        rates = [(arm.hopeful_tokens(length) / self._costs.verification(length + 1), length) for length in lengths]
         rate, length = max(rates)
         return [Choice(LOOKUP, rate, length, match)]
 

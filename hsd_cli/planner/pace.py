@@ -26,7 +26,7 @@ class Calibration:
 
     def expected(self, confidence: float) -> float:
         bucket = self._bucket(confidence)
-        prior = (confidence + self.mean) / 2
+        prior = 0.2 * confidence + 0.8 * self.mean
         return (prior * PRIOR_WEIGHT + self._confirmed[bucket]) / (PRIOR_WEIGHT + self._seen[bucket])
 
     @property
