@@ -388,7 +388,7 @@ def test_a_model_that_cannot_be_used_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("name", "code", "sentence"),
     [
-        ("embedded:none", 1, "no embedded model 'embedded:none'; there are embedded:drafter, embedded:target"),
+        ("embedded:none", 1, "no embedded model 'embedded:none'; there are embedded:drafter, embedded:speller, "),
         ("./nowhere", 1, "no folder './nowhere'"),
         ("a/b/c", 1, "no folder 'a/b/c'"),
         ("{folder}", 1, "is a folder without a config.json"),

@@ -1,4 +1,4 @@
-"""Side by side on the embedded models: ``python -m hsd_cli.bench.compare [--tokens N] [--repeats N] [--lookahead N]``.
+"""Side by side: ``python -m hsd_cli.bench.compare [--target ID] [--draft ID …] [--tokens N] [--repeats N] …``.
 
 Plain decoding, every algorithm, and transformers' own ``generate`` (plain and assisted with the same drafter and draft
 length), in one process and interleaved: each repeat runs every contender once on every prompt, so that a change in the
@@ -45,7 +45,7 @@ class Sample:
 Contender = Callable[[str, int], Sample]  # prompt, seed
 
 
-def ours(engine: Engine, algorithm: str, temperature: float, tokens: int, lookahead: int) -> Contender:
+def ours(engine: Engine, algorithm: str, temperature: float, tokens: int, lookahead: int | None) -> Contender:
     def run(prompt: str, seed: int) -> Sample:
         request = Request(
             prompt,
@@ -111,21 +111,28 @@ def _count_passes(model: PreTrainedModel) -> Iterator[list[None]]:
         hook.remove()
 
 
-def contenders(temperature: float, tokens: int, lookahead: int) -> dict[str, Contender]:
-    target, drafter, twin = (
-        replace(load_model(f"embedded:{name}"), eos_ids=()) for name in ("target", "drafter", "twin")
-    )
-    # Assisted generation may change the drafter it is given: it gets one of its own.
-    their_drafter, their_twin = load_model("embedded:drafter"), load_model("embedded:twin")
-    pair, twins = Engine(target, drafter), Engine(target, twin)
+def contenders(
+    target_name: str, drafter_names: list[str], temperature: float, tokens: int, lookahead: int
+) -> dict[str, Contender]:
+    target = replace(load_model(target_name), eos_ids=())
     options = (temperature, tokens, lookahead)
-    named = {"ar": ours(pair, "ar", *options)}
-    named |= {name: ours(pair, name, *options) for name in ("slem", "tli", "union")}
-    named["sd (twin)"] = ours(twins, "sd", *options)
+    named = {name: ours(Engine(target, None), name, *options) for name in ("ar", "lookup")}
+    for name in drafter_names:
+        engine = Engine(target, replace(load_model(name), eos_ids=()))
+        short = name.removeprefix("embedded:")
+        named |= {f"{algorithm}, {short}": ours(engine, algorithm, *options) for algorithm in _algorithms(engine)}
+        named[f"auto, {short}"] = ours(engine, "auto", temperature, tokens, None)
     named["transformers"] = theirs(target, None, *options)
-    named["transformers + drafter"] = theirs(target, their_drafter, *options)
-    named["transformers + twin"] = theirs(target, their_twin, *options)
+    for name in drafter_names:
+        # Assisted generation may change the drafter it is given: it gets one of its own.
+        named[f"transformers, {name.removeprefix('embedded:')}"] = theirs(target, load_model(name), *options)
     return named
+
+
+def _algorithms(engine: Engine) -> tuple[str, ...]:
+    assert engine.drafter is not None
+    same = _tokenizer(engine.drafter).get_vocab() == _tokenizer(engine.target).get_vocab()
+    return ("sd",) if same else ("slem", "slrs", "tli", "union")
 
 
 def measure(runs: dict[str, Contender], prompts: list[str], repeats: int) -> dict[str, list[list[Sample]]]:
@@ -163,6 +170,8 @@ def table(samples: dict[str, list[list[Sample]]], title: str) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", default="embedded:target")
+    parser.add_argument("--draft", nargs="+", default=["embedded:drafter", "embedded:twin"])
     parser.add_argument("--tokens", type=int, default=192)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--prompts", type=int, default=8)
@@ -173,7 +182,7 @@ def main() -> None:
     prompts = [text[:PROMPT_CHARACTERS] for text in read_corpus()[1] if len(text) > 2000][: arguments.prompts]
     everything = {}
     for temperature in arguments.temperature:
-        runs = contenders(temperature, arguments.tokens, arguments.lookahead)
+        runs = contenders(arguments.target, arguments.draft, temperature, arguments.tokens, arguments.lookahead)
         samples = measure(runs, prompts, arguments.repeats)
         title = f"temperature {temperature:g}, lookahead {arguments.lookahead}, {arguments.tokens} tokens"
         Console().print(table(samples, title))
