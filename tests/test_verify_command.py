@@ -72,7 +72,7 @@ SOUND = {"greedy": set[str](), "coupled": set[str](), "rejection": {"passed"}}
 
 def test_every_algorithm_that_fits_is_checked(models: tuple[str, str], prompts: Path) -> None:
     found = report(*models, "--prompts", prompts, *QUICK)
-    drafting = [name for name in registry.ALGORITHMS if name != "ar"]
+    drafting = [*(name for name in registry.ALGORITHMS if name != "ar"), "auto"]
     assert (found["defects"], found["ties"], found["unfit"]) == (0, 0, {})
     assert found["prompts"] == ["abc", "xyzabcxyz"]
     for name in drafting:
@@ -81,7 +81,7 @@ def test_every_algorithm_that_fits_is_checked(models: tuple[str, str], prompts: 
         assert comparison["tokens"] == 2 * 12
     for law in found["laws"]:
         assert law["samples"] == 150
-        assert law["algorithm"] == "lookup" or law["drafted"] >= law["samples"]
+        assert law["algorithm"] in ("lookup", "auto") or law["drafted"] >= law["samples"]
         assert law["two_sample"]["freedom"] > 5
         assert law["first_token"]["p_value"] >= found["significance"] == 0.001 / (2 * len(drafting))
 

@@ -75,10 +75,10 @@ def _print_difference(console: Console, comparison: Comparison, difference: Diff
 
 
 def _laws(report: VerifyReport) -> Table:
-    table = Table("algorithm", "samples", "accepted", box=None, padding=(0, 2, 0, 0))
+    table = Table("algorithm", "texts", "accepted", box=None, padding=(0, 2, 0, 0))
     for tested in ("both", "first"):
-        table.add_column(f"{tested}: χ² (df)", no_wrap=True)
-        table.add_column("p-value", no_wrap=True)
+        table.add_column(f"{tested}\nχ² (df)", no_wrap=True)
+        table.add_column("\np-value", no_wrap=True)
     table.add_column()
     for law in report.laws:
         cells = [cell for test in (law.two_sample, law.first_token) for cell in _test(test)]

@@ -16,8 +16,8 @@ FALSE_ALARMS = 0.001  # the probability that a pair with nothing wrong fails any
 
 
 def drafting_algorithms(names: Sequence[str]) -> tuple[str, ...]:
-    """The algorithms called ``names``, or all that draft. Raises ``UsageError`` for names of none."""
-    known = tuple(name for name in ALGORITHMS if name != "ar")
+    """The algorithms called ``names``, or all that draft and `auto`. Raises ``UsageError`` for names of none."""
+    known = (*(name for name in ALGORITHMS if name != "ar"), "auto")
     if unknown := [name for name in names if name not in known]:
         raise UsageError(f"no drafting algorithm {unknown[0]!r}; use one of: {', '.join(known)}")
     return tuple(dict.fromkeys(names)) or known
