@@ -19,7 +19,7 @@ def plan(
     ],
     drafters: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[DRAFTER]...", help="Models that might guess ahead.", show_default=False),
+        typer.Argument(metavar="DRAFTER", help="Models that might guess ahead.", show_default=False),
     ] = None,
     local: Annotated[
         bool, typer.Option("--local", help="Also every drafter that is downloaded, and the embedded ones.")
