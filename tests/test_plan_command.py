@@ -13,6 +13,7 @@ import pytest
 
 from hsd_cli.bench.prompts import read_prompts
 from hsd_cli.errors import UsageError
+from hsd_cli.models.locate import embedded_models
 from hsd_cli.planner.candidates import local_drafters
 from hsd_cli.planner.speedup import RelativeCosts, speed_up
 from tests.cli import PAIRS, checkpoint, hsd, shell_hsd
@@ -119,17 +120,17 @@ def test_local_drafters_are_the_causal_models_that_are_downloaded(pair: tuple[st
     assert (result.code, result.err) == (0, "")
     found = json.loads(result.out)
     names = [drafter["name"] for drafter in found["drafters"]]
-    assert sorted(names) == ["embedded:drafter", "embedded:twin", "someone/small"]
+    assert sorted(names) == sorted({*embedded_models(), "someone/small"} - {"embedded:target"})
     assert found["unfit"] == []
 
 
 @pytest.mark.parametrize("name", ["nothing", "file"])
-def test_without_a_hub_cache_the_embedded_drafters_remain(
+def test_without_a_hub_cache_the_embedded_models_remain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / name))
-    assert local_drafters("embedded:twin") == ["embedded:drafter"]
+    assert sorted(["embedded:twin", *local_drafters("embedded:twin")]) == embedded_models()
 
 
 # Measurements

@@ -22,7 +22,7 @@ def plan(
         typer.Argument(metavar="DRAFTER", help="Models that might guess ahead.", show_default=False),
     ] = None,
     local: Annotated[
-        bool, typer.Option("--local", help="Also every drafter that is downloaded, and the embedded ones.")
+        bool, typer.Option("--local", help="Also every model that is downloaded, and the embedded ones.")
     ] = False,
     context: Annotated[
         int | None,

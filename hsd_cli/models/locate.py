@@ -20,9 +20,13 @@ def embedded_folder(name: str) -> Path | None:
         return None
     folder = EMBEDDED_FOLDER / name.removeprefix(EMBEDDED)
     if not (folder / "config.json").is_file():
-        known = sorted(EMBEDDED + path.parent.name for path in EMBEDDED_FOLDER.glob("*/config.json"))
-        raise HsdError(f"no embedded model {name!r}; there are {', '.join(known)}")
+        raise HsdError(f"no embedded model {name!r}; there are {', '.join(embedded_models())}")
     return folder
+
+
+def embedded_models() -> list[str]:
+    """The names of all of them."""
+    return sorted(EMBEDDED + path.parent.name for path in EMBEDDED_FOLDER.glob("*/config.json"))
 
 
 def model_source(name: str) -> str:

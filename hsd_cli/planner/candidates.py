@@ -8,13 +8,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from hsd_cli.models.content import WEIGHTS
 from hsd_cli.models.downloaded import downloaded_models, files_of
-
-EMBEDDED_DRAFTERS = ("embedded:drafter", "embedded:twin")
+from hsd_cli.models.locate import embedded_models
 
 
 def local_drafters(target: str) -> list[str]:
-    """Every downloaded causal language model and the embedded drafters, but not the target itself."""
-    return [name for name in (*filter(_is_causal, downloaded_models()), *EMBEDDED_DRAFTERS) if name != target]
+    """Every downloaded causal language model and the embedded ones, but not the target itself."""
+    return [name for name in (*filter(_is_causal, downloaded_models()), *embedded_models()) if name != target]
 
 
 def _is_causal(name: str) -> bool:
