@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -14,8 +15,13 @@ from hsd_cli.decoding.statistics import Statistics
 from hsd_cli.decoding.text import TextStream
 from hsd_cli.decoding.verification import VerificationRule
 from hsd_cli.drafting.ar import NoDrafter
+from hsd_cli.drafting.draft_model import Patience
+from hsd_cli.drafting.lookup import LookupDrafter
 from hsd_cli.drafting.protocol import Drafter
 from hsd_cli.drafting.registry import ALGORITHMS, Pair, Side
+from hsd_cli.planner.controller import Controller
+from hsd_cli.planner.costs import Costs
+from hsd_cli.planner.pace import Pace
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.vocab.vocabulary import Vocabulary
 from tests.tiny import END, TableModel, vocabulary
@@ -40,7 +46,10 @@ VOCABULARIES = {
 
 @dataclass
 class TinyPair:
-    """Two table models over two vocabularies. The text begins with ``prompt`` (target ids)."""
+    """Two table models over two vocabularies. The text begins with ``prompt`` (target ids).
+
+    ``auto`` drafts wherever it can: its choices have to do no harm, not to pay.
+    """
 
     target_vocabulary: Vocabulary
     drafter_vocabulary: Vocabulary
@@ -48,6 +57,7 @@ class TinyPair:
     seed: int = 5
     target_padding: int = 0
     drafter_padding: int = 0
+    patience: Patience | None = None
 
     @property
     def prompt(self) -> list[int]:
@@ -87,14 +97,21 @@ class TinyPair:
         drafter = TableModel(len(self.drafter_vocabulary) + self.drafter_padding, self.seed + 1, self.order)
         prompt = self.drafter_vocabulary.encode(b"ab") or [0]
         warp = Warper(settings, drafter.vocabulary_size, drafter.device)
+        costs = Costs(step_guess=0.1)
+        pace = Pace(costs)
         pair = Pair(
             Side(target, self.target_vocabulary, self.prompt),
             Side(drafter, self.drafter_vocabulary, prompt),
             warp,
             rule,
             clock,
+            pace if algorithm == "auto" else self.patience,
         )
-        return ALGORITHMS[algorithm](pair)
+        if algorithm != "auto":
+            return ALGORITHMS[algorithm](pair)
+        makers = {name: partial(ALGORITHMS[name], pair) for name in ("slrs", "tli")}
+        lookup = LookupDrafter(target.device)
+        return Controller(makers, lookup, NoDrafter(target.device), pace, costs, clock, guard=False)
 
 
 def tiny_pair(name: str, order: int = 2) -> TinyPair:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from scipy.stats import chi2
@@ -76,6 +78,39 @@ def test_whole_texts_over_several_iterations_have_exactly_the_targets_law(algori
         return tuple(token_ids(pair.commits(algorithm, rule, settings, 3, lookahead=1)))
 
     assert largest_difference(law(text), exact_law(pair, settings, 3)) < 1e-6  # type: ignore[arg-type]
+
+
+class Impatient:
+    """Ends a draft after an unlikely token."""
+
+    def go_on(self, confidence: torch.Tensor) -> bool:
+        return float(confidence) > 0.3
+
+    def learn(self, confirmed: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize("algorithm", ["slem", "slrs", "tli", "union"])
+@pytest.mark.parametrize("vocabularies", ["heterogeneous", "subset"])
+def test_a_draft_may_end_where_its_own_tokens_are_unlikely(vocabularies: str, algorithm: str) -> None:
+    pair, settings = tiny_pair(vocabularies), SETTINGS["temperature 1"]
+    pair.patience = Impatient()
+    assert largest_difference(iteration_law(pair, algorithm, settings), exact_law(pair, settings, 3)) < 1e-6
+
+
+def test_choosing_another_algorithm_at_every_iteration_keeps_the_targets_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr("hsd_cli.runtime.clock.perf_counter", lambda: next(ticks))
+    pair, settings = tiny_pair("heterogeneous"), SETTINGS["top-k 3"]
+    chosen = set()
+
+    def text(randomness: EnumeratedRandomness) -> tuple[int, ...]:
+        commits = list(pair.commits("auto", Rejection(randomness), settings, 4, lookahead=2))  # type: ignore[arg-type]
+        chosen.update(commit.algorithm for commit in commits)
+        return tuple(token_ids(iter(commits)))
+
+    assert largest_difference(law(text), exact_law(pair, settings, 4)) < 1e-6  # type: ignore[arg-type]
+    assert chosen == {"ar", "slrs", "tli"}  # the texts are too short for copies
 
 
 class AcceptsEverything(Rejection):
