@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -18,6 +19,9 @@ from hsd_cli.decoding.verification import Coupled, Randomness, Rejection, Verifi
 from hsd_cli.drafting.registry import Pair, Side
 from hsd_cli.errors import HsdError
 from hsd_cli.planner.controller import Controller
+from hsd_cli.planner.memory import Placement, recall
+from hsd_cli.planner.prior import Prior, measured_prior
+from hsd_cli.planner.record import PairRecord
 from hsd_cli.planner.selection import make_drafter
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.loading import LoadedModel
@@ -97,7 +101,7 @@ class Engine:
             clock,
             greedy=request.sampling.greedy,
             fixed_length=request.lookahead is not None,
-            step_guess=1.0 if self.drafter is None else self.drafter.bytes_per_token / self.target.bytes_per_token,
+            prior=self._prior(request.sampling.greedy),
         )
         text = TextStream(
             target.vocabulary, request.stops, drop_leading_space=chat and self._target_tokenizer.adds_dummy_space
@@ -117,12 +121,26 @@ class Engine:
         controller = drafting if isinstance(drafting, Controller) else None
         return Generation(verification, seed, end, commits, text, statistics, clock, controller)
 
+    def _prior(self, greedy: bool) -> Prior:
+        """What `hsd plan --measure` found out about this pair, else what the sizes tell."""
+        if self._measured is not None:
+            return measured_prior(self._measured, "greedy" if greedy else "sampled")
+        return Prior(1.0 if self.drafter is None else self.drafter.bytes_per_token / self.target.bytes_per_token)
+
+    @cached_property
+    def _measured(self) -> PairRecord | None:
+        return None if self.drafter is None else recall(_placement(self.target), _placement(self.drafter))
+
     def _drafter_side(self, request: Request, chat: bool, capacity: int) -> Side | None:
         tokenizer = self._drafter_tokenizer
         if self.drafter is None or tokenizer is None or request.algorithm in ("ar", "lookup"):
             return None
         prompt = tokenizer.render(request.prompt, request.system, chat)
         return Side(CachedModel(self.drafter.model, capacity), tokenizer.vocabulary, prompt)
+
+
+def _placement(loaded: LoadedModel) -> Placement:
+    return Placement(loaded.name, loaded.model.device, loaded.model.dtype)
 
 
 def _pair(request: Request, target: Side, drafter: Side, rule: VerificationRule, clock: PhaseClock) -> Pair:

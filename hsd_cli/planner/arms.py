@@ -12,15 +12,15 @@ MEMORY = 0.97  # of an arm's earlier iterations, per iteration: texts change
 class ModelArm:
     """An algorithm with a drafter model: decaying means of what its iterations brought and took.
 
-    It starts as if one iteration with ``drafted`` proposals and as many drafter steps had brought ``tokens``.
+    It starts as if ``weight`` iterations with ``drafted`` proposals and as many drafter steps had brought ``tokens``.
     """
 
-    def __init__(self, tokens: float, drafted: float) -> None:
+    def __init__(self, tokens: float, drafted: float, weight: float = 1.0) -> None:
         self.trials = 0
         self.tokens = tokens
         self.drafted = drafted
         self.steps = drafted
-        self._weight = 1.0
+        self._weight = weight
         self._squares = tokens**2 + 1.0
 
     def learn(self, tokens: int, drafted: int, steps: int) -> None:

@@ -14,11 +14,13 @@ from hsd_cli.drafting.protocol import Draft, Drafter
 from hsd_cli.planner.arms import CopyArm, ModelArm
 from hsd_cli.planner.costs import Costs
 from hsd_cli.planner.pace import Pace
+from hsd_cli.planner.speedup import tokens_per_iteration
 from hsd_cli.runtime.clock import PhaseClock
 
 PLAIN, LOOKUP = "ar", "lookup"
 FIRST_PAUSE, LONGEST_PAUSE = 24, 384  # iterations until the best of the beaten algorithms is tried again
 FIRST_LIMIT = 2  # tokens: an unknown drafter is not given much to waste, and 2 more each time
+MEASURED_WEIGHT = 4.0  # iterations that an earlier run's measurement is worth: it was of other texts
 STEADY = 8  # tokens: having to read more than these makes a draft's time untypical
 # Matches of at least so many tokens are arms of their own, with a guess of how often a copied token is accepted.
 MATCHES = {12: 0.9, 6: 0.8, 3: 0.6, 2: 0.4}
@@ -50,7 +52,8 @@ class Controller:
     """A drafter that is, at each iteration, the one that pays best: of ``makers``, the lookup, or none at all.
 
     ``makers`` are called when first needed. Without the ``guard`` it drafts wherever it can, and only sets the pace;
-    with ``fixed_length`` every draft is as long as it may be.
+    with ``fixed_length`` every draft is as long as it may be. ``acceptance``: of one drafted token by algorithm, where
+    an earlier run measured it.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Controller:
         *,
         guard: bool = True,
         fixed_length: bool = False,
+        acceptance: Mapping[str, float] | None = None,
     ) -> None:
         self._makers = makers
         self._lookup = lookup
@@ -73,6 +77,7 @@ class Controller:
         self._clock = clock
         self._guard = guard
         self._fixed_length = fixed_length
+        self._acceptance = acceptance or {}
         self._drafters: dict[str, Drafter] = {}
         self._arms: dict[str, ModelArm] = {}
         self._copies = {match: CopyArm(guess) for match, guess in MATCHES.items()}
@@ -133,15 +138,17 @@ class Controller:
     def _model_choices(self, lookahead: int) -> list[Choice]:
         limit = FIRST_LIMIT + 2 * sum(arm.trials for arm in self._arms.values())
         length = lookahead if self._fixed_length else min(lookahead, limit)
-        arms = {name: self._arms.get(name) or self._untried() for name in self._makers}
+        arms = {name: self._arms.get(name) or self._untried(name) for name in self._makers}
         return [Choice(name, self._rate(name, arm, arm.hopeful_tokens), length) for name, arm in arms.items()]
 
     def _rate(self, name: str, arm: ModelArm, tokens: float) -> float:
         """Tokens per second, for so many tokens per iteration."""
         return tokens / self._costs.iteration(name, arm.drafted, arm.steps)
 
-    def _untried(self) -> ModelArm:
-        """An untried algorithm is expected to do as the others: they share the drafter."""
+    def _untried(self, name: str) -> ModelArm:
+        """An untried algorithm is expected to do as it was measured, else as the others: they share the drafter."""
+        if name in self._acceptance:
+            return ModelArm(tokens_per_iteration(self._acceptance[name], FIRST_LIMIT), FIRST_LIMIT, MEASURED_WEIGHT)
         tokens = max((arm.tokens for arm in self._arms.values()), default=2.0)
         return ModelArm(min(tokens, FIRST_LIMIT + 1.0), FIRST_LIMIT)
 
@@ -163,12 +170,13 @@ class Controller:
             self._pause = max(FIRST_PAUSE, self._pause // 2)
             return best
         self._plain_for += 1
-        beaten = [choice for choice in choices if choice.name in self._arms]
+        beaten = [choice for choice in choices if choice.name in self._arms or choice.name in self._acceptance]
         if self._plain_for % self._pause or not beaten:
             return best
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         again = max(beaten, key=lambda choice: choice.rate)
-        self._arms[again.name].forget()
+        if again.name in self._arms:
+            self._arms[again.name].forget()
         return again
 
     # --- what came of it ---
@@ -187,4 +195,4 @@ class Controller:
             steps = self._pace.steps
             if last.steady:
                 self._costs.observe_draft(last.name, steps, took["draft"] + took.get("translate", 0.0))
-            self._arms.setdefault(last.name, self._untried()).learn(tokens, last.drafted, steps)
+            self._arms.setdefault(last.name, self._untried(last.name)).learn(tokens, last.drafted, steps)

@@ -16,6 +16,7 @@ from hsd_cli.errors import UsageError
 from hsd_cli.planner.controller import Controller
 from hsd_cli.planner.costs import Costs
 from hsd_cli.planner.pace import Pace
+from hsd_cli.planner.prior import Prior
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.vocab.report import MOSTLY_SHARED, sample_text, share_of_text
 from hsd_cli.vocab.vocabulary import Vocabulary
@@ -31,31 +32,38 @@ def make_drafter(
     *,
     greedy: bool,
     fixed_length: bool,
-    step_guess: float,
+    prior: Prior,
 ) -> Drafter:
-    """``step_guess``: what a drafter step costs, as a share of a target pass, by their sizes.
-
-    Raises ``UsageError`` where the algorithm does not suit the pair.
-    """
+    """Raises ``UsageError`` where the algorithm does not suit the pair."""
     plain = NoDrafter(device)
     if algorithm == "ar":
         return plain
     automatic = algorithm == "auto"
     if fixed_length and not automatic:
         return LookupDrafter(device) if algorithm == "lookup" else _make(algorithm, pair)
-    costs = Costs(step_guess)
+    costs = Costs(prior.step)
     pace = Pace(costs, fixed_length)
     if pair is not None:
         pair = replace(pair, patience=pace)
     makers: dict[str, Callable[[], Drafter]] = {}
-    if automatic and pair is not None and step_guess < TOO_LARGE:
+    if automatic and pair is not None and prior.step < TOO_LARGE:
         names = candidates(pair.target.vocabulary, pair.drafter.vocabulary, greedy)
         makers = {name: partial(_make, name, pair) for name in names}
     elif algorithm not in ("auto", "lookup"):
         drafter = _make(algorithm, pair)  # now, so that a pair that it does not suit is refused before the first token
         makers = {algorithm: lambda: drafter}
     lookup = LookupDrafter(device) if algorithm in ("auto", "lookup") else None
-    return Controller(makers, lookup, plain, pace, costs, clock, guard=automatic, fixed_length=fixed_length)
+    return Controller(
+        makers,
+        lookup,
+        plain,
+        pace,
+        costs,
+        clock,
+        guard=automatic,
+        fixed_length=fixed_length,
+        acceptance=prior.acceptance,
+    )
 
 
 def candidates(target: Vocabulary, drafter: Vocabulary, greedy: bool) -> list[str]:
