@@ -24,8 +24,7 @@ def test_it_is_the_closed_form_that_the_report_states(a: float, g: int, c: float
 @given(ACCEPTANCE, st.integers(1, 5), DRAFT, st.floats(0.01, 1))
 def test_it_is_the_expectation_over_every_outcome_of_an_iteration(a: float, g: int, c: float, share: float) -> None:
     tokens = sum(
-        _probability(outcome, a) * (1 + [*outcome, False].index(False))
-        for outcome in product([True, False], repeat=g)
+        _probability(outcome, a) * (1 + [*outcome, False].index(False)) for outcome in product([True, False], repeat=g)
     )
     costs = RelativeCosts(c, [1 + 0.1 * extra for extra in range(g + 1)])
     seconds = g * c + 1 + 0.1 * g
