@@ -19,7 +19,18 @@ from hsd_cli.vocab.source import read_vocabulary
 
 TOKENS = 200
 PROMPTS = [text[:300] for text in read_corpus()[1] if len(text) > 2000][:2]
-PAIRS = [("slem", "drafter"), ("tli", "drafter"), ("union", "drafter"), ("slem", "twin"), ("sd", "twin")]
+PAIRS = [
+    ("lookup", None),
+    ("slem", "drafter"),
+    ("slrs", "drafter"),
+    ("tli", "drafter"),
+    ("union", "drafter"),
+    ("auto", "drafter"),
+    ("slem", "speller"),
+    ("slrs", "speller"),
+    ("slem", "twin"),
+    ("sd", "twin"),
+]
 
 
 @cache
@@ -127,9 +138,9 @@ def test_a_drafter_with_a_short_context_stops_drafting_and_the_text_goes_on() ->
 def test_the_models_are_small_and_of_different_families() -> None:
     files = [path for path in EMBEDDED_FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 25_000_000
-    parameters = {name: model(name).model.num_parameters() for name in ("target", "drafter", "twin")}
+    parameters = {name: model(name).model.num_parameters() for name in ("target", "drafter", "speller", "twin")}
     assert 3e6 < parameters["target"] < 8e6
-    assert all(parameters["target"] / parameters[name] >= 5 for name in ("drafter", "twin"))
+    assert all(parameters["target"] / parameters[name] >= 5 for name in ("drafter", "speller", "twin"))
     target, drafter, twin = (read_vocabulary(f"embedded:{name}") for name in ("target", "drafter", "twin"))
     assert target.same_tokens(twin)
     assert not target.same_tokens(drafter)
@@ -140,5 +151,5 @@ def test_the_models_are_small_and_of_different_families() -> None:
 def test_the_training_is_on_record() -> None:
     record = json.loads((EMBEDDED_FOLDER / "training.json").read_text())
     assert record["licence"] == "PSF-2.0"
-    for name in ("target", "drafter", "twin"):
+    for name in ("target", "drafter", "speller", "twin"):
         assert record[name]["held_out_nats_per_token"] > 0
