@@ -19,7 +19,7 @@ from hsd_cli.decoding.text import TextStream
 from hsd_cli.decoding.verification import Coupled, Randomness, Rejection, VerificationRule
 from hsd_cli.drafting.ar import NoDrafter
 from hsd_cli.drafting.lookup import LookupDrafter
-from hsd_cli.drafting.protocol import Drafter
+from hsd_cli.drafting.protocol import Draft, Drafter
 from hsd_cli.drafting.registry import ALGORITHMS, Pair, Side
 from hsd_cli.planner.arms import CopyArm, ModelArm
 from hsd_cli.planner.controller import Controller
@@ -195,8 +195,38 @@ def test_with_a_seed_the_text_does_not_depend_on_what_the_controller_chooses(tim
 
 def test_where_a_model_does_not_pay_a_verdict_says_so(time: Time) -> None:
     hostile = run(CASES["a hostile drafter"], time, "auto", LONGEST)
-    assert re.fullmatch(r"drafting did not pay here: (slrs|tli) ran at 0\.\d\d of .* speed", hostile.verdict or "")
+    says = r"drafting with this drafter did not pay here: (slrs|tli) ran at 0\.\d\d of plain decoding's speed"
+    assert re.fullmatch(says, hostile.verdict or "")
     assert run(CASES["a good drafter"], time, "auto", LONGEST).verdict is None
+
+
+class Scripted:
+    """A drafter that proposes what will be, or nothing; it notes when it was asked."""
+
+    def __init__(self, time: Time, text: Sequence[int], speaks: bool) -> None:
+        self.asked: list[int] = []
+        self._time, self._text, self._speaks = time, text, speaks
+
+    def draft(self, text: Sequence[int], lookahead: int) -> Draft:
+        self.asked.append(len(text))
+        self._time.spend(0.1)
+        following = self._text[len(text) :][:lookahead] if self._speaks else []
+        return Draft(torch.tensor(following, dtype=torch.int64), algorithm="slem")
+
+
+def test_a_drafter_with_nothing_to_say_is_soon_left_alone_and_asked_again_later(time: Time) -> None:
+    clock, costs = PhaseClock(), Costs(0.1)
+    silent = Scripted(time, [], speaks=False)
+    controller = Controller({"slem": lambda: silent}, None, NoDrafter(torch.device("cpu")), Pace(costs), costs, clock)
+    text = [1]
+    for _ in range(300):
+        with clock.phase("draft"):
+            assert len(controller.draft(text, LONGEST)) == 0
+        with clock.phase("verify"):
+            time.spend(1.0)
+        text.append(1)
+    assert 0.1 * len(silent.asked) < 0.02 * 300  # seconds in vain, and in all
+    assert silent.asked[-1] > 150
 
 
 # --- what things cost ---

@@ -163,8 +163,8 @@ def test_the_text_goes_to_stdout_and_one_line_of_statistics_to_stderr(letters: s
     result = hsd("generate", "-t", letters, "-d", pairs, "-n", 5, "a")
     assert (result.code, result.out) == (0, "bcdef")
     assert result.err.startswith("hsd: 5 tokens in ")
-    assert result.err.endswith(" tokens per target pass · ended by length\n")
-    assert " · auto: ar 100% · " in result.err  # the drafter is as large as the target
+    assert " · auto: ar 100% · 1.00 tokens per target pass · ended by length · " in result.err
+    assert "the drafter was not used: a step of it costs 1." in result.err  # it is larger than the target
     assert " · accepted " in hsd("generate", "-t", letters, "-d", pairs, "-a", "slem", "-n", 5, "a").err
     for silent in ("--no-stats", "--quiet", "-q"):
         assert hsd("generate", silent, "-t", letters, "-n", 5, "a") == (0, "bcdef", "")
@@ -425,6 +425,19 @@ def test_a_request_that_cannot_be_served_is_refused_in_one_line(
     letters: str, pairs: str, options: list[str], code: int, sentence: str
 ) -> None:
     assert_one_line(hsd("generate", "-t", letters, "-d", pairs, "a", *options), code, sentence)
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "sd", "slem", "slrs", "tli", "union"])
+def test_a_drafter_whose_numbers_are_not_sound_costs_only_time(letters: str, tmp_path: Path, algorithm: str) -> None:
+    checkpoint(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.norm.weight"].fill_(float("nan"))
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    for options in ([], ["--lookahead", 4], ["--temperature", 0.1, "--seed", 1], ["--temperature", 0.1]):
+        assert (
+            hsd("generate", "-q", "-t", letters, "-d", tmp_path, "-a", algorithm, "-n", 8, "a", *options).out
+            == "bcdefghi"
+        )
 
 
 def test_vocabularies_without_a_common_token_need_slem(letters: str, tmp_path: Path) -> None:

@@ -72,16 +72,17 @@ SOUND = {"greedy": set[str](), "coupled": set[str](), "rejection": {"passed"}}
 
 def test_every_algorithm_that_fits_is_checked(models: tuple[str, str], prompts: Path) -> None:
     found = report(*models, "--prompts", prompts, *QUICK)
-    drafting = [*(name for name in registry.ALGORITHMS if name != "ar"), "auto"]
+    drafting = [name for name in registry.ALGORITHMS if name != "ar"]
     assert (found["defects"], found["ties"], found["unfit"]) == (0, 0, {})
     assert found["prompts"] == ["abc", "xyzabcxyz"]
     for name in drafting:
         assert verdicts(found, name) == SOUND
+    assert verdicts(found, "auto") == SOUND | {"rejection": set()}
     for comparison in found["comparisons"]:
         assert comparison["tokens"] == 2 * 12
     for law in found["laws"]:
         assert law["samples"] == 150
-        assert law["algorithm"] in ("lookup", "auto") or law["drafted"] >= law["samples"]
+        assert law["algorithm"] == "lookup" or law["drafted"] >= law["samples"]
         assert law["two_sample"]["freedom"] > 5
         assert law["first_token"]["p_value"] >= found["significance"] == 0.001 / (2 * len(drafting))
 
@@ -93,6 +94,12 @@ def test_what_does_not_fit_is_named_with_its_reason(models: tuple[str, str], pai
     assert found["unfit"]["sd"].startswith("sd needs one shared vocabulary, but id 2 is")
     assert [law["algorithm"] for law in found["laws"]] == ["slem"]
     assert f"sd does not fit: {found['unfit']['sd']}\n" in hsd("verify", *arguments).out
+
+
+def test_what_too_few_samples_could_not_test_is_not_called_passed(models: tuple[str, str]) -> None:
+    arguments = [*models, "-a", "tli", "-n", 8, "--samples", 1]
+    assert report(*arguments)["laws"][0]["verdict"] == "untested"
+    assert "the sampled law of tli was not tested; use more --samples" in hsd("verify", *arguments).out
 
 
 def test_a_pair_that_nothing_fits_is_a_usage_error(models: tuple[str, str], pairs: str) -> None:

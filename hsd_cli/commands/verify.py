@@ -34,7 +34,7 @@ def verify(
     max_new_tokens: Annotated[
         int, typer.Option("-n", "--max-new-tokens", min=1, help="Tokens to compare per prompt.")
     ] = 64,
-    samples: Annotated[int, typer.Option(min=1, help="Texts to sample per algorithm, over all prompts.")] = 300,
+    samples: Annotated[int, typer.Option(min=1, help="Texts per algorithm, at least, over all prompts.")] = 300,
     temperature: Annotated[float, typer.Option(help="Of the sampled texts.")] = 1.0,
     lookahead: Annotated[int, typer.Option(min=1, help="Target tokens to draft per iteration.")] = 4,
     seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="Another seed, other texts.")] = 0,

@@ -18,6 +18,7 @@ from hsd_cli.errors import HsdError
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.model import LanguageModel
 
+PLAIN = "ar"  # what an iteration without a draft is
 FinishReason = Literal["eos", "stop", "length", "context"]
 
 
@@ -97,9 +98,10 @@ def decode(
         if text.stopped:
             reason = "stop"
         accepted = min(accepted, len(pieces))
-        statistics.count(draft.algorithm, len(draft), accepted, len(pieces))
+        algorithm = draft.algorithm if len(draft) else PLAIN
+        statistics.count(algorithm, len(draft), accepted, len(pieces))
         tail = "" if reason is None else text.finish()
-        yield Commit(pieces, draft.algorithm, len(draft), accepted, perf_counter() - begun, tail, reason)
+        yield Commit(pieces, algorithm, len(draft), accepted, perf_counter() - begun, tail, reason)
         if reason is not None:
             return
         ids += tokens

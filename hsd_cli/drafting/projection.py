@@ -7,6 +7,8 @@ from typing import Protocol
 
 import torch
 
+from hsd_cli.errors import UsageError
+
 
 class Projection(Protocol):
     """A map from drafter distributions ``[D]`` to proposal distributions ``ψ`` ``[V]`` (or ``[V + 1]`` with void mass).
@@ -27,7 +29,8 @@ class SharedTokens:
     """``ψ(t) = Σ q(d)`` over the drafter ids ``d`` with the bytes of ``t``.
 
     ``pairs`` are (drafter id, target id). With ``exclusive`` all other drafter ids are masked first, so that ``ψ`` sums
-    to one (Algorithm 4 of arXiv 2502.05202); without it their mass is void (Algorithm 1).
+    to one (Algorithm 4 of arXiv 2502.05202); without it their mass is void (Algorithm 1). Raises ``UsageError`` where
+    nothing is shared.
     """
 
     def __init__(
@@ -41,6 +44,10 @@ class SharedTokens:
     ) -> None:
         drafter_size, self._target_size = sizes
         usable = [(d, t) for d, t in pairs if d < drafter_size and t < self._target_size]
+        if not usable:
+            raise UsageError(
+                "tli and union need tokens that both vocabularies have, and these two share none; use slem"
+            )
         self._from, self._to = torch.tensor(usable, device=device, dtype=torch.int64).reshape(-1, 2).unbind(1)
         self._excluded: torch.Tensor | None = None
         if exclusive:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+
+import torch
 
 from hsd_cli.drafting.ar import NoDrafter
 from hsd_cli.drafting.context import Context, MirroredContext, TranslatedContext
@@ -87,8 +89,6 @@ def _sd(pair: Pair) -> Drafter:
 
 def _shared_tokens(name: str, pair: Pair, exclusive: bool) -> Drafter:
     both = overlap(pair.drafter.vocabulary, pair.target.vocabulary)
-    if not both.pairs:
-        raise UsageError(f"{name} needs tokens that both vocabularies have, and these two share none; use slem")
     projection = SharedTokens(
         both.pairs,
         both.representative,
@@ -104,12 +104,14 @@ def _slem(pair: Pair) -> Drafter:
 
 
 def _slrs(pair: Pair) -> Drafter:
-    model = pair.drafter.model
-    segments = segmentation(pair.drafter.vocabulary, pair.target.vocabulary)
-    if not any(segments):
-        raise UsageError("slrs needs tokens that the target can spell, and this drafter has none; use slem")
-    push_forward = PushForward(segments, (model.vocabulary_size, pair.target.model.vocabulary_size), model.device)
+    sizes = pair.drafter.model.vocabulary_size, pair.target.model.vocabulary_size
+    push_forward = _push_forward(pair.drafter.vocabulary, pair.target.vocabulary, sizes, pair.drafter.model.device)
     return StringRejectionDrafter(pair.translated, push_forward, pair.rule, pair.target.model)
+
+
+@lru_cache(maxsize=4)  # one text follows another with the same pair
+def _push_forward(drafter: Vocabulary, target: Vocabulary, sizes: tuple[int, int], device: torch.device) -> PushForward:
+    return PushForward(segmentation(drafter, target), sizes, device)
 
 
 # A new algorithm is a new file in this folder and one line here.

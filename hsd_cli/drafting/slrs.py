@@ -17,6 +17,7 @@ import torch
 
 from hsd_cli.drafting.draft_model import DraftModel
 from hsd_cli.drafting.protocol import Draft, ProposalRule
+from hsd_cli.errors import UsageError
 from hsd_cli.runtime.model import LanguageModel
 from hsd_cli.vocab.segmentation import Segment
 
@@ -24,20 +25,20 @@ from hsd_cli.vocab.segmentation import Segment
 class PushForward:
     """A drafter's distribution as distributions of the target tokens that spell what it draws.
 
-    Drafter ids without a segment, and segments with ids past the target's head, are never drawn.
+    Drafter ids without a segment, and segments with ids past the target's head, are never drawn. Raises ``UsageError``
+    if nothing else is left.
     """
 
     def __init__(self, segments: Sequence[Segment], sizes: tuple[int, int], device: torch.device) -> None:
         drafter_size, self.target_size = sizes
-        usable = [
-            index
-            for index, segment in enumerate(segments[:drafter_size])
-            if segment and max(segment) < self.target_size
-        ]
-        self._segments = segments
+        padded = [*segments[:drafter_size], *[()] * (drafter_size - len(segments))]
+        self.segments = [segment if max(segment, default=0) < self.target_size else () for segment in padded]
+        usable = [index for index, segment in enumerate(self.segments) if segment]
+        if not usable:
+            raise UsageError("slrs needs tokens that the target can spell, and this drafter has none; use slem")
         # In this order all ids whose segments begin with the same tokens are neighbours, the shortest first.
-        order = sorted(usable, key=segments.__getitem__)
-        self._sorted = [segments[index] for index in order]
+        order = sorted(usable, key=self.segments.__getitem__)
+        self._sorted = [self.segments[index] for index in order]
         starts = list(accumulate(map(len, self._sorted), initial=0))
         self._order = torch.tensor(order, dtype=torch.int64, device=device)
         self._starts = torch.tensor(starts[:-1], dtype=torch.int64, device=device)
@@ -46,8 +47,7 @@ class PushForward:
         self._excluded[self._order] = False
         self._first = torch.zeros(drafter_size, dtype=torch.int64, device=device)
         self._first[self._order] = self._flat[self._starts]
-        lengths = [len(segment) for segment in segments[:drafter_size]]
-        self._lengths = torch.tensor(lengths + [0] * (drafter_size - len(lengths)), device=device)
+        self._lengths = torch.tensor([len(segment) for segment in self.segments], device=device)
 
     def restrict(self, logits: torch.Tensor) -> torch.Tensor:
         """Drafter logits ``[1, D]`` without the ids that must not be drawn."""
@@ -65,15 +65,12 @@ class PushForward:
         """Number of target tokens that spell ``drawn`` (int64 ``[1]``); same shape."""
         return self._lengths[drawn]
 
-    def first_token(self, drawn: int) -> int:
-        return self._segments[drawn][0]
-
     def following(self, q: torch.Tensor, drawn: int) -> Iterator[tuple[int, torch.Tensor]]:
         """The target tokens of ``drawn`` after its first, each with its ``ψ`` ``[V]``.
 
         Given the tokens before it and that there is another one: ``q`` over the segments that agree and go on.
         """
-        segment = self._segments[drawn]
+        segment = self.segments[drawn]
         for place in range(1, len(segment)):
             agreeing = segment[:place]
             start = bisect_right(self._sorted, agreeing)
@@ -98,22 +95,24 @@ class StringRejectionDrafter:
         tokens, rows = self._propose(text, lookahead)
         if not tokens:
             return Draft(torch.empty(0, dtype=torch.int64, device=self._target.device), algorithm="slrs")
-        psi = torch.stack(rows[:lookahead]).to(self._target.device)
-        return Draft(torch.tensor(tokens[:lookahead], device=self._target.device), psi, "slrs")
+        proposed = torch.tensor(tokens[:lookahead], device=self._target.device)
+        return Draft(proposed, torch.stack(rows[:lookahead]), "slrs")
 
     def _propose(self, text: Sequence[int], lookahead: int) -> tuple[list[int], list[torch.Tensor]]:
         drawn_from: list[tuple[torch.Tensor, torch.Tensor]] = []
-        position = torch.tensor([len(text)], device=self._drafter.model.device)
+        here, there = self._drafter.model.device, self._target.device  # the rule's random numbers are the target's
+        position = torch.tensor([len(text)], device=there)
 
         def choose(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             """First the target token, by its noise if there is any, then a drafter token that begins with it."""
             nonlocal position
             restricted = self._push_forward.restrict(logits)
             q = self._drafter.warp.probabilities(restricted, self._drafter.drafted)[0]
-            psi = self._push_forward.first(q)
+            psi = self._push_forward.first(q).to(there)
             token = self._rule.propose(psi, position)[None]
-            drawn = self._rule.settle(self._push_forward.spelled_with(token, q))[None]
-            position = position + self._push_forward.length(drawn)
+            spelled = self._push_forward.spelled_with(token.to(here), q)
+            drawn = self._rule.settle(spelled.to(there))[None].to(here)
+            position = position + self._push_forward.length(drawn).to(there)
             drawn_from.append((q, psi))
             return drawn[0], psi.index_select(0, token)[0]
 
@@ -123,9 +122,12 @@ class StringRejectionDrafter:
         tokens: list[int] = []
         rows: list[torch.Tensor] = []
         for drawn, (q, psi) in zip(drafted, drawn_from, strict=True):
-            tokens.append(self._push_forward.first_token(drawn))
+            segment = self._push_forward.segments[drawn]
+            if not segment:  # never drawn, unless the drafter's numbers are not sound
+                break
+            tokens.append(segment[0])
             rows.append(psi)
             for token, row in self._push_forward.following(q, drawn):
                 tokens.append(token)
-                rows.append(row)
+                rows.append(row.to(there))
         return tokens, rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hsd_cli.decoding.loop import PLAIN
 from hsd_cli.drafting.lookup import LookupDrafter
 from hsd_cli.drafting.protocol import Draft, Drafter
 from hsd_cli.planner.arms import CopyArm, ModelArm
@@ -17,10 +18,13 @@ from hsd_cli.planner.pace import Pace
 from hsd_cli.planner.speedup import tokens_per_iteration
 from hsd_cli.runtime.clock import PhaseClock
 
-PLAIN, LOOKUP = "ar", "lookup"
-FIRST_PAUSE, LONGEST_PAUSE = 24, 384  # iterations until the best of the beaten algorithms is tried again
+LOOKUP = "lookup"
+FIRST_PAUSE, LONGEST_PAUSE = 24, 384  # iterations without the drafter until it is tried again
 FIRST_LIMIT = 2  # tokens: an unknown drafter is not given much to waste, and 2 more each time
 MEASURED_WEIGHT = 4.0  # iterations that an earlier run's measurement is worth: it was of other texts
+FIRST_PLAIN = 2  # passes: one alone may have warmed something up
+NARROW = 1.15  # times plain decoding's rate: who leads by less has to prove it
+PROOF_PAUSE = 48  # iterations until the next such proof
 STEADY = 8  # tokens: having to read more than these makes a draft's time untypical
 # Matches of at least so many tokens are arms of their own, with a guess of how often a copied token is accepted.
 MATCHES = {12: 0.9, 6: 0.8, 3: 0.6, 2: 0.4}
@@ -53,7 +57,7 @@ class Controller:
 
     ``makers`` are called when first needed. Without the ``guard`` it drafts wherever it can, and only sets the pace;
     with ``fixed_length`` every draft is as long as it may be. ``acceptance``: of one drafted token by algorithm, where
-    an earlier run measured it.
+    an earlier run measured it. ``too_dear``: what a step of a drafter costs that was left out for it, in target passes.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Controller:
         guard: bool = True,
         fixed_length: bool = False,
         acceptance: Mapping[str, float] | None = None,
+        too_dear: float | None = None,
     ) -> None:
         self._makers = makers
         self._lookup = lookup
@@ -83,31 +88,40 @@ class Controller:
         self._copies = {match: CopyArm(guess) for match, guess in MATCHES.items()}
         self._last: Iteration | None = None
         self._model_read = 0
-        self._plain_for = 0
+        self._too_dear = too_dear
+        self._plain_ahead = FIRST_PLAIN
+        self._unproved = 0
+        self._undrafted = 0
         self._pause = FIRST_PAUSE
 
     def draft(self, text: Sequence[int], lookahead: int) -> Draft:
         self._learn(text)
         choice = self._choose(text, lookahead)
-        steady = choice.name not in self._makers or (
-            choice.name in self._drafters and len(text) - self._model_read <= STEADY
-        )
+        steady = self._is_steady(choice, len(text))
         seconds = dict(self._clock.seconds)
         draft = self._run(choice, text)
-        # A drafter may have nothing to say, for want of room.
-        name = choice.name if len(draft) else PLAIN
-        self._last = Iteration(name, choice.match, len(draft), len(text), seconds, steady)
+        self._last = Iteration(choice.name, choice.match, len(draft), len(text), seconds, steady)
         return draft
 
+    def _is_steady(self, choice: Choice, text_length: int) -> bool:
+        """Not where a drafter is new or has much to read, nor the target's plain pass right after a drafter's."""
+        if choice.name in self._makers:
+            return choice.name in self._drafters and text_length - self._model_read <= STEADY
+        return choice.name == LOOKUP or self._last is None or self._last.name not in self._makers
+
     def verdict(self) -> str | None:
-        """In words, that drafting does not pay here, if so."""
+        """In words, that the drafter does not pay here, if so."""
+        if self._too_dear is not None:
+            return f"the drafter was not used: a step of it costs {self._too_dear:.2f} target passes"
         speeds = {
             name: self._rate(name, arm, arm.tokens) * self._costs.verification(1) for name, arm in self._arms.items()
         }
-        if not speeds or max(speeds.values()) >= 1:
+        if not self._guard or not speeds or max(speeds.values()) >= 1:
             return None
         best = max(speeds, key=speeds.__getitem__)
-        return f"drafting did not pay here: {best} ran at {speeds[best]:.2f} of plain decoding's speed"
+        return (
+            f"drafting with this drafter did not pay here: {best} ran at {speeds[best]:.2f} of plain decoding's speed"
+        )
 
     def _run(self, choice: Choice, text: Sequence[int]) -> Draft:
         if choice.name == PLAIN:
@@ -124,7 +138,10 @@ class Controller:
 
     def _choose(self, text: Sequence[int], lookahead: int) -> Choice:
         plain = Choice(PLAIN, 1 / self._costs.verification(1))
-        if lookahead == 0 or (self._guard and self._last is None):  # the first pass tells what plain decoding costs
+        if lookahead == 0:
+            return plain
+        if self._guard and self._plain_ahead:
+            self._plain_ahead -= 1
             return plain
         choices = [*self._model_choices(lookahead), *self._copy_choices(text, lookahead)]
         if self._guard or not choices:
@@ -133,7 +150,18 @@ class Controller:
         for choice in choices:
             if choice.name == LOOKUP and choice is not best:
                 self._copies[choice.match].neglect()
+        if self._guard and self._has_to_prove(best, plain):
+            self._plain_ahead = FIRST_PLAIN - 1
+            return plain
         return self._perhaps_try_again(best, choices)
+
+    def _has_to_prove(self, best: Choice, plain: Choice) -> bool:
+        """Whether to measure plain decoding again, which a narrow lead rests on."""
+        self._unproved = 0 if best is plain else self._unproved + 1
+        if self._unproved < PROOF_PAUSE or best.rate > NARROW * plain.rate:
+            return False
+        self._unproved = 0
+        return True
 
     def _model_choices(self, lookahead: int) -> list[Choice]:
         limit = FIRST_LIMIT + 2 * sum(arm.trials for arm in self._arms.values())
@@ -164,15 +192,16 @@ class Controller:
         return [Choice(LOOKUP, rate, length, match)]
 
     def _perhaps_try_again(self, best: Choice, choices: Sequence[Choice]) -> Choice:
-        """``best``, or after a long time of plain decoding the best of the beaten algorithms."""
-        if best.name != PLAIN:
-            self._plain_for = 0
+        """``best``, or after a long time without the drafter the best of the beaten algorithms."""
+        if best.name in self._makers:
+            self._undrafted = 0
             self._pause = max(FIRST_PAUSE, self._pause // 2)
             return best
-        self._plain_for += 1
+        self._undrafted += 1
         beaten = [choice for choice in choices if choice.name in self._arms or choice.name in self._acceptance]
-        if self._plain_for % self._pause or not beaten:
+        if best.name == LOOKUP or self._undrafted < self._pause or not beaten:
             return best
+        self._undrafted = 0
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         again = max(beaten, key=lambda choice: choice.rate)
         if again.name in self._arms:
@@ -188,11 +217,12 @@ class Controller:
             return
         tokens = len(text) - last.text_length
         took = {phase: seconds - last.seconds.get(phase, 0.0) for phase, seconds in self._clock.seconds.items()}
-        self._costs.observe_pass(last.drafted + 1, took["verify"])
+        if last.steady or last.drafted:
+            self._costs.observe_pass(last.drafted + 1, took["verify"])
         if last.name == LOOKUP:
             self._copies[last.match].learn(last.drafted, tokens - 1)
         elif last.name in self._makers:
-            steps = self._pace.steps
+            steps = max(1, self._pace.steps)  # a drafter that had nothing to say took its time, too
             if last.steady:
                 self._costs.observe_draft(last.name, steps, took["draft"] + took.get("translate", 0.0))
             self._arms.setdefault(last.name, self._untried(last.name)).learn(tokens, last.drafted, steps)

@@ -25,7 +25,7 @@ class Costs:
         self._passes[tokens].append(seconds)
 
     def observe_draft(self, algorithm: str, steps: int, seconds: float) -> None:
-        self._steps[algorithm].append(seconds / steps)
+        self._steps[algorithm].append(seconds / max(1, steps))
 
     def step(self, algorithm: str) -> float:
         """Seconds of one drafter step with its share of all that drafting takes: reading, translating, projecting."""
@@ -47,9 +47,11 @@ class Costs:
 
     def _typical(self, tokens: int) -> float:
         seen = self._passes[tokens]
-        if len(seen) == 1 and tokens > 1 and self._passes.get(1):
-            # The first pass of its kind may have warmed something up.
-            return min(seen[0], median(self._passes[1]) * (1 + MOST_AT_FIRST * (tokens - 1)))
+        # The first pass of a kind may have warmed something up.
+        if tokens == 1 and len(seen) == 2:
+            return min(seen)
+        if tokens > 1 and len(seen) == 1 and self._passes.get(1):
+            return min(seen[0], self._typical(1) * (1 + MOST_AT_FIRST * (tokens - 1)))
         return median(seen)
 
     def iteration(self, algorithm: str, drafted: float, steps: float) -> float:

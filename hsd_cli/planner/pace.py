@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from math import isnan
 
 import torch
 
@@ -65,17 +66,20 @@ class Pace:
         self._worth = 0.0
         self._price = 0.0
 
-    def begin(self, algorithm: str, seconds_per_token: float, tokens_per_step: float = 1.0) -> None:
-        """Called before each draft, with what a token takes now and how many of them a drafter step gives."""
+    def begin(self, algorithm: str, seconds_per_token: float) -> None:
+        """Called before each draft, with what a token takes now."""
         self._previous = self._current, self._confidences
         self._current, self._confidences = self._calibrations[algorithm], []
         self._reach = 1.0
-        self._worth = seconds_per_token * tokens_per_step
-        self._price = self._costs.step(algorithm) + self._costs.marginal * tokens_per_step
+        self._worth = seconds_per_token
+        self._price = self._costs.step(algorithm) + self._costs.marginal
 
     def go_on(self, confidence: torch.Tensor) -> bool:
-        self._confidences.append(float(confidence))
-        self._reach *= self._current.expected(self._confidences[-1])
+        sure = float(confidence)
+        if isnan(sure):  # the drafter's numbers are not sound: no reason to ask it for more
+            return False
+        self._confidences.append(sure)
+        self._reach *= self._current.expected(sure)
         return self._fixed_length or self._reach * self._current.mean * self._worth > self._price
 
     @property

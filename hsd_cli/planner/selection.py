@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 
@@ -46,7 +46,8 @@ def make_drafter(
     if pair is not None:
         pair = replace(pair, patience=pace)
     makers: dict[str, Callable[[], Drafter]] = {}
-    if automatic and pair is not None and prior.step < TOO_LARGE:
+    too_dear = prior.step if automatic and pair is not None and prior.step >= TOO_LARGE else None
+    if automatic and pair is not None and too_dear is None:
         names = candidates(pair.target.vocabulary, pair.drafter.vocabulary, greedy)
         makers = {name: partial(_make, name, pair) for name in names}
     elif algorithm not in ("auto", "lookup"):
@@ -63,9 +64,11 @@ def make_drafter(
         guard=automatic,
         fixed_length=fixed_length,
         acceptance=prior.acceptance,
+        too_dear=too_dear,
     )
 
 
+@lru_cache(maxsize=8)  # one text follows another with the same pair
 def candidates(target: Vocabulary, drafter: Vocabulary, greedy: bool) -> list[str]:
     """The algorithms with a model that suit the two vocabularies and the way of sampling, the best guess first."""
     if target.same_tokens(drafter):

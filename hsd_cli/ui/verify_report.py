@@ -77,7 +77,7 @@ class LawTest:
     accepted: int
     two_sample: ChiSquare
     first_token: ChiSquare
-    verdict: Literal["passed", "defect"]
+    verdict: Literal["passed", "untested", "defect"]
 
 
 @dataclass(frozen=True)

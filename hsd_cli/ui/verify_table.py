@@ -24,10 +24,8 @@ def print_verification(report: VerifyReport) -> None:
     for comparison in report.comparisons:
         for difference in comparison.differences:
             _print_difference(console, comparison, difference)
-    _line(console, "\nSampling with rejection: the first two tokens against as many samples of plain decoding,", "bold")
-    _line(console, "and the first against the target's exact distribution", "bold")
-    console.print(_laws(report))
-    _line(console, _power(report), "dim")
+    if report.laws:
+        _print_laws(console, report)
     _line(console, "\n" + _verdict(report), "bold red" if report.defects else "bold green")
 
 
@@ -74,6 +72,13 @@ def _print_difference(console: Console, comparison: Comparison, difference: Diff
     _line(console, f"  a gap of {scores.gap:.3g} is {relation} the rounding of {scores.rounding:.3g}")
 
 
+def _print_laws(console: Console, report: VerifyReport) -> None:
+    _line(console, "\nSampling with rejection: the first two tokens against as many samples of plain decoding,", "bold")
+    _line(console, "and the first against the target's exact distribution", "bold")
+    console.print(_laws(report))
+    _line(console, _power(report), "dim")
+
+
 def _laws(report: VerifyReport) -> Table:
     table = Table("algorithm", "texts", "accepted", box=None, padding=(0, 2, 0, 0))
     for tested in ("both", "first"):
@@ -94,8 +99,8 @@ def _power(report: VerifyReport) -> str:
     first = max(law.first_token.detectable for law in report.laws)
     both = max(law.two_sample.detectable for law in report.laws)
     return (
-        f"A p-value below {report.significance:.1g} is a defect. Found every other time: a total variation distance of "
-        f"{both:.2f} between two samples, of {first:.2f} from the exact law; --samples lowers them."
+        f"A p-value below {report.significance:.1g} is a defect. Found every other time: a total variation distance\n"
+        f"of {both:.2f} between two samples, of {first:.2f} from the exact law; --samples lowers them."
     )
 
 
@@ -107,6 +112,8 @@ def _verdict(report: VerifyReport) -> str:
             f"No defect found; {_count(report.ties, 'tie')}, where rounding chose between two tokens. "
             "What follows a tie is another text and was not compared."
         )
+    if untested := [law.algorithm for law in report.laws if law.verdict == "untested"]:
+        return f"No defect found, but the sampled law of {', '.join(untested)} was not tested; use more --samples."
     return "No defect found."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hsd_cli.vocab.vocabulary import Vocabulary
 
@@ -20,6 +21,7 @@ class Overlap:
     representative: dict[int, int]
 
 
+@lru_cache(maxsize=4)  # one text follows another with the same pair
 def overlap(drafter: Vocabulary, target: Vocabulary) -> Overlap:
     """Tokens with equal bytes; special tokens never match, save end of text, which matches by role."""
     pairs: list[tuple[int, int]] = []

@@ -68,11 +68,13 @@ class LawCheck:
             one_sample_test(first_token, len(texts), self._significance),
         )
         unlikely = any(test.p_value < self._significance for test in tests)
+        drafted = sum(text.drafted for text in texts)
+        tested = drafted > 0 and any(test.freedom for test in tests)
         return LawTest(
             algorithm,
             len(texts),
-            sum(text.drafted for text in texts),
+            drafted,
             sum(text.accepted for text in texts),
             *tests,
-            "defect" if unlikely else "passed",
+            "defect" if unlikely else "passed" if tested else "untested",
         )

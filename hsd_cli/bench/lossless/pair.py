@@ -73,7 +73,7 @@ class PairUnderTest:
                 prompt,
                 chat=False,
                 algorithm=algorithm,
-                lookahead=self.plan.lookahead,
+                lookahead=None if algorithm == "auto" else self.plan.lookahead,
                 max_new_tokens=max_new_tokens,
                 sampling=settings,
                 verification=verification,
