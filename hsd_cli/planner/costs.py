@@ -19,18 +19,25 @@ class Costs:
     def __init__(self, step_guess: float) -> None:
         self._passes: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
         self._steps: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
+        # Asked for far more often than they change.
+        self._typical_pass: dict[int, float] = {}
+        self._typical_step: dict[str, float] = {}
         self._step_guess = step_guess
 
     def observe_pass(self, tokens: int, seconds: float) -> None:
-        self._passes[tokens].append(seconds)
+        seen = self._passes[tokens]
+        seen.append(seconds)
+        # The first pass of all may have warmed something up.
+        self._typical_pass[tokens] = min(seen) if tokens == 1 and len(seen) == 2 else median(seen)
 
     def observe_draft(self, algorithm: str, steps: int, seconds: float) -> None:
         self._steps[algorithm].append(seconds / max(1, steps))
+        self._typical_step[algorithm] = median(self._steps[algorithm])
 
     def step(self, algorithm: str) -> float:
         """Seconds of one drafter step with its share of all that drafting takes: reading, translating, projecting."""
-        seen = self._steps.get(algorithm)
-        return median(seen) if seen else self._step_guess * self.verification(1)
+        seconds = self._typical_step.get(algorithm)
+        return self._step_guess * self.verification(1) if seconds is None else seconds
 
     def verification(self, tokens: int) -> float:
         """Seconds of a pass over ``tokens``: as observed, else by the nearest observed one and the slope.
@@ -46,13 +53,11 @@ class Costs:
         return max(seconds + (tokens - nearest) * self.marginal, seconds / 2)
 
     def _typical(self, tokens: int) -> float:
-        seen = self._passes[tokens]
-        # The first pass of a kind may have warmed something up.
-        if tokens == 1 and len(seen) == 2:
-            return min(seen)
-        if tokens > 1 and len(seen) == 1 and self._passes.get(1):
-            return min(seen[0], self._typical(1) * (1 + MOST_AT_FIRST * (tokens - 1)))
-        return median(seen)
+        seconds, plain = self._typical_pass[tokens], self._typical_pass.get(1)
+        if tokens > 1 and plain and len(self._passes[tokens]) == 1:
+            # The first pass of its kind may have warmed something up.
+            return min(seconds, plain * (1 + MOST_AT_FIRST * (tokens - 1)))
+        return seconds
 
     def iteration(self, algorithm: str, drafted: float, steps: float) -> float:
         """Seconds of drafting and checking; ``drafted`` and ``steps`` may be means."""
