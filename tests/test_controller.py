@@ -229,6 +229,46 @@ def test_a_drafter_with_nothing_to_say_is_soon_left_alone_and_asked_again_later(
     assert silent.asked[-1] > 150
 
 
+class NowAndThen:
+    """A lookup with a long match at every tenth token, and nothing else."""
+
+    def match(self, text: Sequence[int]) -> int:
+        return 0 if len(text) % 10 else 12
+
+    def draft(self, text: Sequence[int], lookahead: int) -> Draft:
+        return Draft(torch.ones(1, dtype=torch.int64), algorithm="lookup")
+
+
+def test_copies_now_and_then_do_not_keep_a_drafter_from_being_asked_again(time: Time) -> None:
+    clock, costs = PhaseClock(), Costs(0.1)
+    silent, plain = Scripted(time, [], speaks=False), NoDrafter(torch.device("cpu"))
+    controller = Controller({"slem": lambda: silent}, NowAndThen(), plain, Pace(costs), costs, clock)
+    text = [1]
+    for _ in range(300):
+        with clock.phase("draft"):
+            copied = len(controller.draft(text, LONGEST))
+        with clock.phase("verify"):
+            time.spend(1.0)
+        text += [1] * (1 + copied)
+    assert silent.asked[-1] > 150
+
+
+def test_a_narrow_lead_over_a_cold_start_is_proved_again(time: Time) -> None:
+    clock, costs = PhaseClock(), Costs(0.1)
+    text = [1]
+    drafter = Scripted(time, [1] * 2000, speaks=True)
+    controller = Controller(
+        {"slem": lambda: drafter}, None, NoDrafter(torch.device("cpu")), Pace(costs), costs, clock, fixed_length=True
+    )
+    for iteration in range(400):
+        with clock.phase("draft"):
+            drafted = len(controller.draft(text, 1))
+        with clock.phase("verify"):  # two tokens in 2.1 seconds are fewer than plain decoding's, but for its cold start
+            time.spend(2.0 if drafted else 1.2 if iteration < 2 else 1.0)
+        text += [1] * (1 + drafted)
+    assert sum(place > len(text) - 200 for place in drafter.asked) < 50
+
+
 # --- what things cost ---
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import sqrt
 
+from hsd_cli.planner.speedup import tokens_per_iteration
+
 WELL_TRIED = 6  # iterations: hoping on for ever would cost more than it can find
 FIRST_COPY = 4  # tokens
 MEMORY = 0.97  # of an arm's earlier iterations, per iteration: texts change
@@ -77,4 +79,4 @@ class CopyArm:
 
     def hopeful_tokens(self, drafted: int) -> float:
         """Expected tokens of an iteration that copies ``drafted``: each counts if all before it were accepted."""
-        return sum(self.hopeful_acceptance**place for place in range(drafted + 1))
+        return tokens_per_iteration(self.hopeful_acceptance, drafted)

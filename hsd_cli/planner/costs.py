@@ -31,7 +31,7 @@ class Costs:
         self._typical_pass[tokens] = min(seen) if tokens == 1 and len(seen) == 2 else median(seen)
 
     def observe_draft(self, algorithm: str, steps: int, seconds: float) -> None:
-        self._steps[algorithm].append(seconds / max(1, steps))
+        self._steps[algorithm].append(seconds / steps)
         self._typical_step[algorithm] = median(self._steps[algorithm])
 
     def step(self, algorithm: str) -> float:

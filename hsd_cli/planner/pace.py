@@ -10,6 +10,7 @@ import torch
 from hsd_cli.planner.costs import Costs
 
 BUCKETS = 10
+TRUST = 0.2  # in the drafter's own probability, before it was compared with what came of it
 PRIOR_WEIGHT = 4.0  # observations that the first forecast of acceptance is worth
 MEMORY = 0.98  # of earlier observations, per draft: texts change
 
@@ -27,7 +28,7 @@ class Calibration:
 
     def expected(self, confidence: float) -> float:
         bucket = self._bucket(confidence)
-        prior = 0.2 * confidence + 0.8 * self.mean
+        prior = TRUST * confidence + (1 - TRUST) * self.mean
         return (prior * PRIOR_WEIGHT + self._confirmed[bucket]) / (PRIOR_WEIGHT + self._seen[bucket])
 
     @property
