@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -25,8 +25,8 @@ from hsd_cli.planner.record import PairRecord
 from hsd_cli.planner.selection import make_drafter
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.loading import LoadedModel
-from hsd_cli.runtime.model import CachedModel
-from hsd_cli.vocab.tokenizer import ModelTokenizer
+from hsd_cli.runtime.model import CachedModel, context_size_of
+from hsd_cli.vocab.tokenizer import ModelTokenizer, Prompt, Rendered
 
 Verification = Literal["rejection", "coupled"]
 
@@ -38,10 +38,11 @@ FIRST_ROOM = 2048  # tokens past the prompt that the caches have room for at fir
 class Request:
     """One text to write. ``chat=None`` uses the target's chat template if it has one.
 
-    With ``lookahead=None`` drafts are as long as they pay.
+    With ``lookahead=None`` drafts are as long as they pay. ``written`` is what the target read and wrote before, if the
+    prompt may go on from it.
     """
 
-    prompt: str
+    prompt: Prompt
     system: str | None = None
     chat: bool | None = None
     algorithm: str = "auto"
@@ -51,19 +52,22 @@ class Request:
     verification: Verification | None = None
     seed: int | None = None
     stops: tuple[str, ...] = ()
+    written: Rendered | None = None
 
 
 @dataclass(frozen=True)
 class Generation:
     """A text being written: iterate over ``commits``; the counts and times grow as it goes.
 
+    ``prompt`` is as the target reads it.
     ``end_of_drafting``: after this many tokens of the drafter's nothing is drafted, if the text may get that far.
     """
 
+    prompt: Rendered
     verification: Verification
     seed: int | None
     end_of_drafting: int | None
-    commits: Iterator[Commit]
+    commits: Generator[Commit]
     text: TextStream
     statistics: Statistics
     clock: PhaseClock
@@ -71,24 +75,49 @@ class Generation:
 
 
 class Engine:
-    """A target, and a drafter unless decoding is plain."""
+    """A target, and a drafter unless decoding is plain. It writes one text at a time.
+
+    Both models' caches stay from one text to the next, which reads only what it does not begin with alike.
+    """
 
     def __init__(self, target: LoadedModel, drafter: LoadedModel | None) -> None:
         self.target = target
         self.drafter = drafter
         self._target_tokenizer = ModelTokenizer.load(target.name, target.eos_ids)
         self._drafter_tokenizer = None if drafter is None else ModelTokenizer.load(drafter.name, drafter.eos_ids)
+        self._models: dict[str, CachedModel] = {}
+        self._commits: Generator[Commit] | None = None
+
+    @property
+    def context_size(self) -> int:
+        """Tokens that the prompt and the text have to fit into."""
+        return context_size_of(self.target.model.config.get_text_config(decoder=True))
+
+    def render(self, request: Request) -> Rendered:
+        """The prompt as the target reads it. Raises ``UsageError`` for what its chat template does not take."""
+        chat = self._target_tokenizer.uses_chat(request.prompt, request.system, request.chat)
+        return self._target_tokenizer.render(request.prompt, request.system, chat, request.written)
+
+    def forget(self) -> None:
+        """Frees both caches: the next text is read from its beginning."""
+        self._models.clear()
 
     def generate(self, request: Request) -> Generation:
-        """Raises ``HsdError`` for requests that the pair cannot serve, before anything is generated."""
-        chat = self._target_tokenizer.uses_chat(request.chat, request.system)
-        prompt = self._target_tokenizer.render(request.prompt, request.system, chat)
-        capacity = len(prompt) + min(request.max_new_tokens + LONGEST_DRAFT, FIRST_ROOM)
-        model = CachedModel(self.target.model, capacity)
-        if len(prompt) >= model.context_size:
+        """Raises ``HsdError`` for requests that the pair cannot serve, before anything is generated.
+
+        Ends the text before this one, if it was not read to its end.
+        """
+        if self._commits is not None:
+            self._commits.close()
+        chat = self._target_tokenizer.uses_chat(request.prompt, request.system, request.chat)
+        rendered = self.render(request)
+        prompt = rendered.ids
+        if len(prompt) >= self.context_size:
             raise HsdError(
-                f"the prompt has {len(prompt)} tokens and the target's context holds {model.context_size}; shorten it"
+                f"the prompt has {len(prompt)} tokens and the target's context holds {self.context_size}; shorten it"
             )
+        capacity = len(prompt) + min(request.max_new_tokens + LONGEST_DRAFT, FIRST_ROOM)
+        model = self._cached("target", self.target, capacity)
         verification, seed = _verification(request)
         rule = _rule(verification, seed, request.sampling.greedy, model.device)
         clock, statistics = PhaseClock(), Statistics(prompt_tokens=len(prompt))
@@ -106,20 +135,37 @@ class Engine:
         text = TextStream(
             target.vocabulary, request.stops, drop_leading_space=chat and self._target_tokenizer.adds_dummy_space
         )
-        commits = decode(
-            model,
-            drafting,
-            prompt,
-            Limits(request.max_new_tokens, request.lookahead or LONGEST_DRAFT, frozenset(self.target.eos_ids)),
-            rule=rule,
-            warper=Warper(request.sampling, model.vocabulary_size, model.device),
-            text=text,
-            clock=clock,
-            statistics=statistics,
+        self._commits = self._forgetting_on_failure(
+            decode(
+                model,
+                drafting,
+                prompt,
+                Limits(request.max_new_tokens, request.lookahead or LONGEST_DRAFT, frozenset(self.target.eos_ids)),
+                rule=rule,
+                warper=Warper(request.sampling, model.vocabulary_size, model.device),
+                text=text,
+                clock=clock,
+                statistics=statistics,
+            )
         )
         end = None if drafter is None else _end_of_drafting(request, target, drafter)
         controller = drafting if isinstance(drafting, Controller) else None
-        return Generation(verification, seed, end, commits, text, statistics, clock, controller)
+        return Generation(rendered, verification, seed, end, self._commits, text, statistics, clock, controller)
+
+    def _cached(self, role: str, loaded: LoadedModel, capacity: int) -> CachedModel:
+        if role not in self._models:
+            self._models[role] = CachedModel(loaded.model, capacity)
+        return self._models[role]
+
+    def _forgetting_on_failure(self, commits: Generator[Commit]) -> Generator[Commit]:
+        """A failure in the middle of a pass (Ctrl-C, no memory) may leave a cache that belongs to no text."""
+        try:
+            yield from commits
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self.forget()
+            raise
 
     def _prior(self, greedy: bool) -> Prior:
         """What `hsd plan --measure` found out about this pair, else what the sizes tell."""
@@ -136,7 +182,7 @@ class Engine:
         if self.drafter is None or tokenizer is None or request.algorithm in ("ar", "lookup"):
             return None
         prompt = tokenizer.render(request.prompt, request.system, chat)
-        return Side(CachedModel(self.drafter.model, capacity), tokenizer.vocabulary, prompt)
+        return Side(self._cached("drafter", self.drafter, capacity), tokenizer.vocabulary, prompt.ids)
 
 
 def _placement(loaded: LoadedModel) -> Placement:

@@ -187,6 +187,7 @@ def test_json_reports_the_run(letters: str, pairs: str) -> None:
         "verification": "coupled",
         "lookahead": 6,
         "prompt_tokens": 1,
+        "cached_prompt_tokens": 0,
         "iterations_by_algorithm": {"slem": iterations},
         "acceptance_rate": accepted / drafted,
         "tokens_per_iteration": 24 / iterations,

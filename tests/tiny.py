@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from tokenizers import Tokenizer, decoders, models
 
+from hsd_cli.runtime.model import common_prefix
 from hsd_cli.vocab.vocabulary import Vocabulary
 
 END = "</s>"
@@ -45,6 +46,10 @@ class TableModel:
             generator = torch.Generator().manual_seed(hash((self._seed, *key)) % (1 << 31))
             self._table[key] = torch.randn(self.vocabulary_size, generator=generator) * self._spread
         return self._table[key]
+
+    def begin(self, text: list[int]) -> None:
+        kept = common_prefix(self.read, text)
+        self.rollback(min(kept, len(text) - 1))
 
     def prefill(self, ids: Sequence[int]) -> torch.Tensor:
         assert len(ids) > 0

@@ -56,6 +56,7 @@ def ours(engine: Engine, algorithm: str, temperature: float, tokens: int, lookah
             seed=seed,
             verification="rejection",
         )
+        engine.forget()  # every contender reads the prompt
         begun = perf_counter()
         generation = engine.generate(request)
         for _ in generation.commits:

@@ -183,7 +183,9 @@ def generate(
             if quiet:
                 disable_progress_bars()
             if chat or system is not None:
-                ModelTokenizer.load(target_name).uses_chat(chat, system)  # what it refuses need not wait for weights
+                ModelTokenizer.load(target_name).uses_chat(
+                    text, system, chat
+                )  # what it refuses need not wait for weights
             engine = Engine(
                 load_model(target_name, device, dtype),
                 load_model(draft_name, draft_device or device, draft_dtype or dtype) if draft_name else None,
@@ -317,6 +319,7 @@ def _report(
         verification=generation.verification,
         lookahead=request.lookahead,
         prompt_tokens=statistics.prompt_tokens,
+        cached_prompt_tokens=statistics.cached_prompt_tokens,
         drafted=statistics.drafted,
         accepted=statistics.accepted,
         iterations=statistics.iterations,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
@@ -71,19 +71,22 @@ def decode(
     text: TextStream,
     clock: PhaseClock,
     statistics: Statistics,
-) -> Iterator[Commit]:
+) -> Generator[Commit]:
     """Continues ``prompt`` (target ids, at least one, and fewer than the context holds) and yields every commit.
 
+    What ``target`` has already read of the prompt, in an earlier text, is not read again.
     The last one has a ``finish_reason``. Raises ``HsdError`` when the target's numbers are not sound.
     """
     room = target.context_size - len(prompt)
     budget = min(limits.max_new_tokens, room)
     begun = perf_counter()
     warper.follow(prompt, 0)
-    if len(prompt) > 1:
-        with clock.phase("prefill"):
-            target.prefill(prompt[:-1])
     ids = list(prompt)
+    target.begin(ids)
+    statistics.cached_prompt_tokens = target.length
+    if unread := ids[target.length : -1]:
+        with clock.phase("prefill"):
+            target.prefill(unread)
     while True:
         position = len(ids) - len(prompt)
         # The target always adds a token of its own, so the last one is never worth drafting.
@@ -94,6 +97,7 @@ def decode(
             tokens, accepted = _verify(target, draft, rule, warper, ids)
         target.rollback(len(ids) + accepted)
         reason = _cut(tokens, budget - position, limits, room)
+        ids += tokens
         pieces = tuple(_push(text, tokens, accepted))
         if text.stopped:
             reason = "stop"
@@ -104,7 +108,6 @@ def decode(
         yield Commit(pieces, algorithm, len(draft), accepted, perf_counter() - begun, tail, reason)
         if reason is not None:
             return
-        ids += tokens
         warper.follow(ids, len(ids) - len(tokens))
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Statistics:
-    """Counts of one generation.
+    """Counts of one generation. ``cached_prompt_tokens`` were read with an earlier text and not again.
 
     ``accepted_at[i]``/``drafted_at[i]``: proposals at place ``i`` of their draft. ``iterations_by``: per algorithm.
     """
 
     prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
     tokens: int = 0
     iterations: int = 0
     drafted: int = 0

@@ -6,6 +6,7 @@ import codecs
 from collections.abc import Sequence
 from typing import Protocol
 
+from hsd_cli.runtime.model import common_prefix
 from hsd_cli.vocab.vocabulary import Vocabulary
 
 # How far back the last word's beginning is looked for, and how far to go back in text without spaces, in tokens.
@@ -33,7 +34,7 @@ class MirroredContext:
         self.ids = [min(token, self._last) for token in prompt]
 
     def commit(self, tokens: Sequence[int], drafted: Sequence[int]) -> int:
-        unchanged = len(self.ids) + _common_prefix(tokens, drafted)
+        unchanged = len(self.ids) + common_prefix(tokens, drafted)
         self.ids.extend(min(token, self._last) for token in tokens)
         return unchanged
 
@@ -64,7 +65,7 @@ class TranslatedContext:
         start = self._unfinished_word()
         old = self.ids[start:]
         self.ids[start:] = self._drafter.encode(self._drafter.text_bytes(old) + readable)
-        return min(start + _common_prefix(old, self.ids[start:]), before + confirmed)
+        return min(start + common_prefix(old, self.ids[start:]), before + confirmed)
 
     def _confirmed(self, drafted: Sequence[int], new: bytes) -> tuple[int, int]:
         """How many drafted ids ``new`` begins with, and the number of bytes they spell."""
@@ -94,10 +95,3 @@ class TranslatedContext:
             if len(self.ids) - index <= UNSPACED_BACK_UP and not 0x80 <= spelled[0] <= 0xBF:
                 fallback = index
         return fallback
-
-
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    for index, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return index
-    return min(len(first), len(second))

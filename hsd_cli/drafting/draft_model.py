@@ -53,6 +53,7 @@ class DraftModel:
         self._own_start = len(context.ids)
         self._guess = steps_per_token
         warp.follow(context.ids, 0)
+        model.begin(context.ids)
 
     @property
     def steps_per_token(self) -> float:
@@ -99,7 +100,7 @@ class DraftModel:
         ids = self._context.ids
         if self.model.length == len(ids):
             self.model.rollback(len(ids) - 1)
-        if self.model.length == 0:
+        if self.model.length < self._own_start:
             with self.clock.phase("prefill"):
-                return self.model.prefill(ids)
+                return self.model.prefill(ids[self.model.length :])
         return self.model.prefill(ids[self.model.length :])

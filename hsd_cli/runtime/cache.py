@@ -35,12 +35,13 @@ class RollbackLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys = self._room_like(key_states)
-        self.values = self._room_like(value_states)
+        self.keys = self._room_like(key_states, self.capacity)
+        self.values = self._room_like(value_states, self.capacity)
         self.is_initialized = True
 
-    def _room_like(self, states: torch.Tensor) -> torch.Tensor:
-        return states.new_empty(*states.shape[:2], self.capacity, states.shape[3])
+    @staticmethod
+    def _room_like(states: torch.Tensor, capacity: int) -> torch.Tensor:
+        return states.new_empty(*states.shape[:2], capacity, states.shape[3])
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -59,12 +60,13 @@ class RollbackLayer(CacheLayerMixin):
 
     def _grow(self, needed: int) -> None:
         """Doubles the room: a drafter's share of the text is not known beforehand. Copies O(1) per token, amortised."""
-        self.capacity = max(needed, 2 * self.capacity)
+        capacity = max(needed, 2 * self.capacity)
         for name in ("keys", "values"):
             old = getattr(self, name)
-            new = self._room_like(old)
+            new = self._room_like(old, capacity)
             new[:, :, : self.length] = old[:, :, : self.length]
             setattr(self, name, new)
+        self.capacity = capacity
 
     def _first_visible(self) -> int:
         return 0 if self.window is None else max(0, self.length - self.window + 1)

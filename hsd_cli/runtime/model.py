@@ -27,6 +27,11 @@ class LanguageModel(Protocol):
     def length(self) -> int:
         """Number of tokens read."""
 
+    def begin(self, text: list[int]) -> None:
+        """Turns to another text, which the caller goes on to read and to grow. What was read of the one before stays
+        as far as the two begin alike, but for the last token of ``text``: there is always something left to read.
+        """
+
     def prefill(self, ids: Sequence[int]) -> torch.Tensor:
         """Reads ``ids``; returns the logits after the last of them, ``[1, vocabulary_size]``."""
 
@@ -49,6 +54,14 @@ def context_size_of(config: PreTrainedConfig) -> int:
     return size
 
 
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """The number of ids with which both begin."""
+    for index, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a != b:
+            return index
+    return min(len(first), len(second))
+
+
 _known_causal: WeakSet[PreTrainedModel] = WeakSet()  # asking takes two forward passes: once per model, not per text
 
 
@@ -62,6 +75,7 @@ class CachedModel:
     def __init__(self, model: PreTrainedModel, capacity: int) -> None:
         self._model = model
         self._read = 0
+        self._text: list[int] = []
         self._keeps_few_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         text_config = model.config.get_text_config(decoder=True)
         if model.config.is_encoder_decoder:
@@ -104,6 +118,10 @@ class CachedModel:
     @property
     def length(self) -> int:
         return self._read
+
+    def begin(self, text: list[int]) -> None:
+        self.rollback(min(common_prefix(self._text[: self._read], text), len(text) - 1))
+        self._text = text
 
     def prefill(self, ids: Sequence[int]) -> torch.Tensor:
         tokens = torch.tensor(ids, device=self.device)

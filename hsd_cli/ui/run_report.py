@@ -21,6 +21,7 @@ class RunReport:
     verification: str
     lookahead: int | None
     prompt_tokens: int
+    cached_prompt_tokens: int
     drafted: int
     accepted: int
     iterations: int

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.models.locate import explain_failure, model_source
@@ -16,6 +16,17 @@ from hsd_cli.vocab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+Message = Mapping[str, str]  # "role" (system, user, assistant) and "content", as chat templates take them
+Prompt = str | Sequence[Message]  # a text, or a whole conversation that waits for a reply
+
+
+class Rendered(NamedTuple):
+    """A text, and its ids in one model's vocabulary."""
+
+    text: str
+    ids: list[int]
 
 
 class ModelTokenizer:
@@ -48,8 +59,10 @@ class ModelTokenizer:
     def has_chat_template(self) -> bool:
         return bool(self._tokenizer.chat_template)
 
-    def uses_chat(self, chat: bool | None, system: str | None) -> bool:
+    def uses_chat(self, prompt: Prompt, system: str | None, chat: bool | None) -> bool:
         """Whether a request is rendered as a chat; ``None`` leaves it to the template. Raises ``UsageError``."""
+        if not isinstance(prompt, str) and not self.has_chat_template:
+            raise UsageError(f"{self._name!r} has no chat template for messages; give the text itself as a prompt")
         if chat and not self.has_chat_template:
             raise UsageError(f"{self._name!r} has no chat template; leave --chat out")
         uses = self.has_chat_template if chat is None else chat
@@ -63,26 +76,44 @@ class ModelTokenizer:
         decoder = json.loads(self._tokenizer.backend_tokenizer.to_str())["decoder"]
         return any(step["type"] in ("Strip", "Metaspace") for step in flatten(decoder, "decoders"))
 
-    def render(self, prompt: str, system: str | None, chat: bool) -> list[int]:
-        """Ids of the prompt, at least one: raw text with the tokenizer's BOS, or a chat ready for the reply.
+    def render(
+        self, prompt: Prompt, system: str | None = None, chat: bool = False, written: Rendered | None = None
+    ) -> Rendered:
+        """The prompt with its ids, at least one: raw text with the tokenizer's BOS, or a chat ready for the reply.
 
-        A model without a chat template gets the conversation as plain paragraphs.
+        A model without a chat template gets the conversation as plain paragraphs. Where the text goes on from
+        ``written`` with an added token (the usual mark between turns), the ids of ``written`` stay as they are: a model
+        may have written them in other tokens than the tokenizer would.
         """
-        if chat and self.has_chat_template:
-            ids = self._tokenizer(self._chat_text(prompt, system), add_special_tokens=False)["input_ids"]
-        else:
-            text = prompt if system is None else f"{system}\n\n{prompt}"
-            ids = self._tokenizer(text + "\n\n" if chat else text)["input_ids"]
-        # A model has to read something before it can write.
-        start = [i for i in (self._tokenizer.bos_token_id, *self._eos_ids) if i is not None][:1]
-        return list(ids) or start or [0]
-
-    def _chat_text(self, prompt: str, system: str | None) -> str:
-        messages = [{"role": "user", "content": prompt}]
+        if not chat and isinstance(prompt, str):
+            return self._rendered(prompt, add_special_tokens=True)
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
+        if not self.has_chat_template:
+            paragraphs = "".join(f"{message['content']}\n\n" for message in messages)
+            return self._rendered(paragraphs, add_special_tokens=True)
+        text = self._chat_text(messages)
+        if written is not None and text.startswith(written.text):
+            rest = text[len(written.text) :]
+            if rest.startswith(self._added_tokens):
+                ids = self._tokenizer(rest, add_special_tokens=False)["input_ids"]
+                return Rendered(text, [*written.ids, *ids])
+        return self._rendered(text, add_special_tokens=False)
+
+    def _rendered(self, text: str, add_special_tokens: bool) -> Rendered:
+        ids = list(self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
+        # A model has to read something before it can write.
+        start = [i for i in (self._tokenizer.bos_token_id, *self._eos_ids) if i is not None][:1]
+        return Rendered(text, ids or start or [0])
+
+    @cached_property
+    def _added_tokens(self) -> tuple[str, ...]:
+        return tuple(self._tokenizer.get_added_vocab())
+
+    def _chat_text(self, messages: Sequence[Message]) -> str:
         try:
-            text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            text = self._tokenizer.apply_chat_template([*map(dict, messages)], add_generation_prompt=True, tokenize=False)
         except Exception as error:  # templates are programs of the model's author, with errors of their own
             raise UsageError(f"the chat template of {self._name!r} refuses this conversation: {error}") from error
         assert isinstance(text, str)

@@ -96,7 +96,7 @@ class PairUnderTest:
         return None
 
     def prompt_ids(self, prompt: str) -> list[int]:
-        return self._tokenizer.render(prompt, None, chat=False)
+        return self._tokenizer.render(prompt).ids
 
     def target(self) -> CachedModel:
         """The target with nothing read."""

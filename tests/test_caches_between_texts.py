@@ -1,0 +1,160 @@
+"""The caches stay from one text to the next: only what is new is read, and nothing else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hsd_cli.decoding.settings import SamplingSettings
+from hsd_cli.engine import Engine, Generation, Request
+from hsd_cli.runtime.loading import LoadedModel, load_model
+from hsd_cli.vocab.tokenizer import Rendered
+from tests.cli import LETTERS, PAIRS, checkpoint
+
+ALGORITHMS = ["ar", "lookup", "slem", "slrs", "tli", "union", "auto"]
+BEGINNING = "def read(path):\n    with open(path) as file:\n        "
+TEMPLATE = "{% for message in messages %}<turn>{{ message['content'] }}{% endfor %}<turn>"
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[LoadedModel, LoadedModel]:
+    return load_model("embedded:target", "cpu"), load_model("embedded:drafter", "cpu")
+
+
+@contextmanager
+def counted_tokens(loaded: LoadedModel) -> Iterator[list[int]]:
+    """The number of tokens of each forward pass."""
+    counts: list[int] = []
+
+    def note(_: object, __: object, arguments: dict[str, Any]) -> None:
+        counts.append(arguments["input_ids"].shape[1])
+
+    hook = loaded.model.register_forward_pre_hook(note, with_kwargs=True)
+    yield counts
+    hook.remove()
+
+
+def ids_of(generation: Generation) -> list[int]:
+    return [piece.token for commit in generation.commits for piece in commit.pieces]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("settings", [SamplingSettings(), SamplingSettings(1.0)], ids=["greedy", "sampled"])
+def test_texts_are_the_same_as_from_fresh_caches(
+    pair: tuple[LoadedModel, LoadedModel], algorithm: str, settings: SamplingSettings
+) -> None:
+    kept = Engine(*pair)
+    for prompt in (BEGINNING + "return", BEGINNING + "for line", BEGINNING, "x", BEGINNING + "return"):
+        request = Request(prompt, algorithm=algorithm, max_new_tokens=24, sampling=settings, seed=1)
+        assert ids_of(kept.generate(request)) == ids_of(Engine(*pair).generate(request)), prompt
+
+
+@pytest.mark.parametrize("algorithm", ["ar", "slem", "slrs"])
+def test_only_what_is_new_is_read(pair: tuple[LoadedModel, LoadedModel], algorithm: str) -> None:
+    engine = Engine(*pair)
+    request = Request(BEGINNING, algorithm=algorithm, lookahead=2, max_new_tokens=12)
+    first = engine.generate(request)
+    length = len(first.prompt.ids)
+    ids_of(first)
+    assert (first.statistics.prompt_tokens, first.statistics.cached_prompt_tokens) == (length, 0)
+    with counted_tokens(pair[0]) as target, counted_tokens(pair[1]) as drafter:
+        again = engine.generate(request)
+        next(again.commits)
+    assert again.statistics.cached_prompt_tokens == length - 1
+    assert max(target) <= 3  # the last token and the draft
+    assert max(drafter, default=0) <= 2
+    engine.forget()
+    assert ids_of(engine.generate(request)) == ids_of(Engine(*pair).generate(request))
+    fresh = engine.generate(Request("y", algorithm=algorithm))
+    next(fresh.commits)
+    assert fresh.statistics.cached_prompt_tokens == 0
+
+
+def test_a_new_text_ends_the_one_before(pair: tuple[LoadedModel, LoadedModel]) -> None:
+    engine = Engine(*pair)
+    first = engine.generate(Request(BEGINNING, max_new_tokens=50))
+    assert len(list(islice(first.commits, 3))) == 3
+    request = Request(BEGINNING + "return", max_new_tokens=20)
+    second = engine.generate(request)
+    assert list(first.commits) == []
+    assert ids_of(second) == ids_of(Engine(*pair).generate(request))
+
+
+def test_a_failure_in_a_pass_costs_the_caches_and_nothing_else(
+    pair: tuple[LoadedModel, LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(*pair)
+    layer = pair[0].model.model.layers[6]
+
+    def fail(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    request = Request(BEGINNING, max_new_tokens=20)
+    interrupted = engine.generate(request)
+    next(interrupted.commits)
+    with monkeypatch.context() as patch:
+        patch.setattr(layer, "forward", fail)
+        with pytest.raises(KeyboardInterrupt):
+            list(interrupted.commits)
+    again = engine.generate(request)
+    assert ids_of(again) == ids_of(Engine(*pair).generate(request))
+    assert again.statistics.cached_prompt_tokens == 0
+
+
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Continues the alphabet. It writes single letters; its tokenizer prefers pairs of them."""
+    folder = tmp_path_factory.mktemp("talker")
+    model = checkpoint(folder, [*LETTERS, "<turn>"], special=["<turn>"], chat_template=TEMPLATE)
+    return model
+
+
+def test_a_conversation_reads_only_the_new_turn(talker: str, tmp_path: Path) -> None:
+    engine = Engine(load_model(talker), load_model(checkpoint(tmp_path, PAIRS)))
+    question = {"role": "user", "content": "abc"}
+    first = engine.generate(Request([question], algorithm="slem", max_new_tokens=6))
+    commits = list(first.commits)
+    answer = "".join(commit.text for commit in commits)
+    written = Rendered(
+        first.prompt.text + answer,
+        first.prompt.ids + [piece.token for commit in commits for piece in commit.pieces],
+    )
+    turns = [question, {"role": "assistant", "content": answer}, {"role": "user", "content": "klm"}]
+    second = engine.generate(Request(turns, algorithm="slem", max_new_tokens=3, written=written))
+    list(second.commits)
+    # <turn>klm<turn> is new, and the answer's last token was written but never read.
+    assert second.statistics.cached_prompt_tokens == len(written.ids) - 1
+    assert second.statistics.prompt_tokens == len(written.ids) + len("klm") + 2
+
+
+def test_tokens_that_were_written_stay_as_they_were_written(talker: str) -> None:
+    engine = Engine(load_model(talker), None)
+    canonical = engine.render(Request([{"role": "user", "content": "ab"}]))
+    unusual = Rendered("<turn>ab<turn>cd", [*canonical.ids, 7, 8])  # what spells "cd", but in other tokens
+    turns = [
+        {"role": "user", "content": "ab"},
+        {"role": "assistant", "content": "cd"},
+        {"role": "user", "content": "e"},
+    ]
+    kept = engine.render(Request(turns, written=unusual))
+    assert kept.ids[: len(unusual.ids)] == unusual.ids
+    assert kept.text == "<turn>ab<turn>cd<turn>e<turn>"
+    other = engine.render(Request([*turns[:1], {"role": "assistant", "content": "cx"}, turns[2]], written=unusual))
+    assert other.ids == engine.render(Request([*turns[:1], {"role": "assistant", "content": "cx"}, turns[2]])).ids
+    within = engine.render(Request([*turns[:1], {"role": "assistant", "content": "cde"}], written=unusual))
+    assert 7 not in within.ids  # the text goes on in the middle of a turn, where tokens could span the seam
+
+
+def test_interrupting_while_nothing_runs_keeps_the_caches(pair: tuple[LoadedModel, LoadedModel]) -> None:
+    engine = Engine(*pair)
+    request = Request(BEGINNING, max_new_tokens=20)
+    first = engine.generate(request)
+    next(first.commits)
+    again = engine.generate(request)
+    next(again.commits)
+    assert again.statistics.cached_prompt_tokens == len(first.prompt.ids) - 1
