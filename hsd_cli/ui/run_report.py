@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hsd_cli.engine import Engine, Generation, Request
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,45 @@ class RunReport:
     target: Mapping[str, str | None]
     draft: Mapping[str, str | None] | None
     verdict: str | None
+
+    @classmethod
+    def of(
+        cls,
+        engine: Engine,
+        request: Request,
+        generation: Generation,
+        text: str,
+        token_ids: list[int],
+        finish_reason: str,
+        total_seconds: float,
+    ) -> RunReport:
+        """``text`` and ``token_ids`` are what was written, in ``total_seconds`` since the prompt was handed over."""
+        statistics, seconds = generation.statistics, generation.clock.seconds
+        decoding = total_seconds - seconds["prefill"]
+        drafter = engine.drafter
+        return cls(
+            text=text,
+            token_ids=token_ids,
+            finish_reason=finish_reason,
+            algorithm=request.algorithm,
+            verification=generation.verification,
+            lookahead=request.lookahead,
+            prompt_tokens=statistics.prompt_tokens,
+            cached_prompt_tokens=statistics.cached_prompt_tokens,
+            drafted=statistics.drafted,
+            accepted=statistics.accepted,
+            iterations=statistics.iterations,
+            iterations_by_algorithm=dict(statistics.iterations_by.most_common()),
+            acceptance_rate=statistics.acceptance_rate,
+            tokens_per_iteration=statistics.tokens_per_iteration,
+            seconds={name: seconds[name] for name in ("prefill", "draft", "verify", "translate")}
+            | {"total": total_seconds},
+            tokens_per_second=len(token_ids) / decoding if decoding > 0 else None,
+            seed=generation.seed,
+            target={"id": engine.target.name, "revision": engine.target.revision},
+            draft=None if drafter is None else {"id": drafter.name, "revision": drafter.revision},
+            verdict=None if generation.controller is None else generation.controller.verdict(),
+        )
 
     def json(self) -> str:
         """One object on one line, in ASCII alone, which no terminal obeys and every encoding has."""

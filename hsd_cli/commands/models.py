@@ -1,0 +1,85 @@
+"""From the options about models to a loaded pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from hsd_cli.commands.interrupts import leaving_at_once
+from hsd_cli.errors import UsageError
+from hsd_cli.models.locate import EMBEDDED_DRAFTER, EMBEDDED_TARGET
+from hsd_cli.ui.terminal import visible
+
+if TYPE_CHECKING:
+    from hsd_cli.engine import Engine
+    from hsd_cli.vocab.tokenizer import ModelTokenizer
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which models, and where and how they compute. Raises ``UsageError`` for an algorithm that lacks its drafter.
+
+    Without a target the embedded pair is taken. ``ar`` and ``lookup`` need no drafter, so that none is loaded.
+    """
+
+    target: str | None
+    draft: str | None
+    device: str
+    dtype: str
+    draft_device: str | None
+    draft_dtype: str | None
+    pull: bool
+    algorithm: str
+
+    def __post_init__(self) -> None:
+        if self.drafter is None and self.algorithm not in ("auto", "ar", "lookup"):
+            raise UsageError(f"--algorithm {self.algorithm} needs a drafter; add --draft MODEL")
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """Of the target and, if there is one, the drafter, by role."""
+        drafter = self.drafter
+        return {"target": self.target or EMBEDDED_TARGET} | ({} if drafter is None else {"drafter": drafter})
+
+    @property
+    def drafter(self) -> str | None:
+        if self.algorithm in ("ar", "lookup"):
+            return None
+        return self.draft or (EMBEDDED_DRAFTER if self.target is None else None)
+
+    def tokenizer(self) -> ModelTokenizer:
+        """The target's, without its weights. Raises ``HsdError``."""
+        with leaving_at_once():
+            from hsd_cli.vocab.tokenizer import ModelTokenizer
+
+            return ModelTokenizer.load(self.names["target"])
+
+    def load(self, quiet: bool) -> Engine:
+        """Loads what was chosen; ``quiet`` shows no progress. Raises ``HsdError``."""
+        names = self.names
+        with leaving_at_once():
+            if self.target is None and not quiet:
+                say(f"no --target given: using {' with '.join(names.values())}")
+
+            from huggingface_hub.utils.tqdm import disable_progress_bars
+
+            from hsd_cli.engine import Engine
+            from hsd_cli.runtime.loading import load_model
+
+            if quiet:
+                disable_progress_bars()
+            target = load_model(names["target"], self.device, self.dtype)
+            if "drafter" not in names:
+                return Engine(target, None)
+            return Engine(
+                target,
+                load_model(names["drafter"], self.draft_device or self.device, self.draft_dtype or self.dtype),
+            )
+
+
+def say(message: str) -> None:
+    """A line of talk on standard error, which a terminal need not fear."""
+    typer.echo(f"hsd: {visible(message)}", err=True)

@@ -1,0 +1,37 @@
+"""The prompt: from standard input, files and the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hsd_cli.errors import HsdError
+
+
+def read_prompt(prompt: str | None, files: Sequence[Path]) -> str:
+    """Standard input (piped, or asked for by ``-``), then the files, then the argument; a blank line between them.
+
+    Bytes that are not UTF-8 become surrogates, as in Python's own arguments. Raises ``HsdError`` for a file.
+    """
+    parts: list[str] = []
+    if sys.stdin is not None and (prompt == "-" or not sys.stdin.isatty()):
+        parts.append(_decode(sys.stdin.buffer.read()))
+    for file in files:
+        try:
+            parts.append(_decode(file.read_bytes()))
+        except OSError as error:
+            raise HsdError(f"cannot read {str(file)!r}: {error.strerror}") from error
+    if prompt not in (None, "-"):
+        parts.append(prompt)
+    parts = [part for part in parts if part]
+    return "\n\n".join([*(part.rstrip("\n") for part in parts[:-1]), *parts[-1:]])
+
+
+def _decode(data: bytes) -> str:
+    return data.decode("utf-8-sig", "surrogateescape")
+
+
+def valid(text: str) -> str:
+    """``text`` without such surrogates, which no tokenizer takes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
