@@ -113,7 +113,9 @@ class ModelTokenizer:
 
     def _chat_text(self, messages: Sequence[Message]) -> str:
         try:
-            text = self._tokenizer.apply_chat_template([*map(dict, messages)], add_generation_prompt=True, tokenize=False)
+            text = self._tokenizer.apply_chat_template(
+                [*map(dict, messages)], add_generation_prompt=True, tokenize=False
+            )
         except Exception as error:  # templates are programs of the model's author, with errors of their own
             raise UsageError(f"the chat template of {self._name!r} refuses this conversation: {error}") from error
         assert isinstance(text, str)
