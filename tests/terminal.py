@@ -1,0 +1,139 @@
+"""A real terminal to run commands in: a pseudo-terminal, and an emulator that knows what its screen shows."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import termios
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+import pyte
+
+LIMIT = 120.0  # seconds until waiting is given up: far more than a slow machine takes
+INHERITED = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CI", "GITHUB_ACTIONS")  # what would change the display
+
+
+class Terminal:
+    """``command`` at work in a terminal of its own. Leaving the context ends it."""
+
+    def __init__(
+        self,
+        *command: str,
+        rows: int = 24,
+        columns: int = 80,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.screen = pyte.HistoryScreen(columns, rows, history=100_000, ratio=0.5)
+        self.sent = b""  # all that the command wrote
+        self._stream = pyte.ByteStream(self.screen)
+        self._changed = threading.Condition()
+        self._ended = False
+        self._own, side = pty.openpty()
+        self._set_size(rows, columns)
+        inherited = {name: value for name, value in os.environ.items() if name not in INHERITED}
+        self.process = subprocess.Popen(
+            command,
+            stdin=side,
+            stdout=side,
+            stderr=side,
+            start_new_session=True,
+            env=inherited | {"TERM": "xterm-256color", **(environment or {})},
+            cwd=folder,
+            # The session's own terminal, so that Ctrl-C and the like become signals; and signals as from a shell.
+            preexec_fn=_take_terminal,
+        )
+        os.close(side)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def send(self, keys: str) -> None:
+        """Types ``keys``; ``\\r`` is Enter, ``\\x03`` Ctrl-C, ``\\x04`` Ctrl-D."""
+        os.write(self._own, keys.encode())
+
+    def wait_for(self, wanted: str | Callable[[], object]) -> None:
+        """Until the screen shows a text, or something holds. Raises ``AssertionError`` with the screen."""
+        holds = (lambda: wanted in self.text) if isinstance(wanted, str) else wanted
+        with self._changed:
+            found = self._changed.wait_for(lambda: holds() or self._ended, LIMIT) and holds()
+        assert found, f"never came: {wanted!r}\n{self.text}"
+
+    def wait(self) -> int:
+        """The exit code, after all that was written has been read."""
+        code = self.process.wait(LIMIT)
+        self._reader.join(LIMIT)
+        return code
+
+    def resize(self, rows: int, columns: int) -> None:
+        with self._changed:
+            self.screen.resize(rows, columns)
+            self._set_size(rows, columns)
+        os.killpg(self.process.pid, signal.SIGWINCH)
+
+    @property
+    def lines(self) -> list[str]:
+        """What the screen shows, without blanks at the ends."""
+        return [line.rstrip() for line in self.screen.display]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines).rstrip()
+
+    @property
+    def history(self) -> list[str]:
+        """The lines that have left the screen at its top."""
+        width = self.screen.columns
+        return ["".join(line[x].data for x in range(width)).rstrip() for line in self.screen.history.top]
+
+    @property
+    def everything(self) -> list[str]:
+        """All lines since the beginning, the last empty ones left out."""
+        return "\n".join([*self.history, *self.lines]).rstrip().split("\n")
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self._reader.join(LIMIT)
+        os.close(self._own)
+
+    def _set_size(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self._own, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self._own, 1 << 16)
+            except OSError:  # how Linux says that the other side is closed
+                data = b""
+            with self._changed:
+                self.sent += data
+                self._stream.feed(data)
+                self._answer(data)
+                self._ended = not data
+                self._changed.notify_all()
+            if not data:
+                return
+
+    def _answer(self, data: bytes) -> None:
+        """Line editors ask where the cursor is."""
+        if b"\x1b[6n" in data:
+            os.write(self._own, b"\x1b[%d;%dR" % (self.screen.cursor.y + 1, self.screen.cursor.x + 1))
+
+
+def _take_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
