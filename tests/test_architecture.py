@@ -21,7 +21,7 @@ LAYERS = [
     ["vocab"],
     ["runtime"],
     ["models"],
-    ["errors", "storage", "__init__"],
+    ["config", "errors", "storage", "__init__"],
 ]
 DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 

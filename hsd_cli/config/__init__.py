@@ -1,0 +1,1 @@
+"""The configuration file: defaults of the options, and named pairs of models."""
