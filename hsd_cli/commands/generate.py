@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hsd_cli.commands import options
-from hsd_cli.commands.interrupts import holding_interrupts
 from hsd_cli.commands.models import ModelOptions, say
+from hsd_cli.commands.one_text import Display, write_text
 from hsd_cli.commands.prompts import read_prompt, valid
 from hsd_cli.decoding.settings import SamplingSettings
-from hsd_cli.errors import EXIT_INTERRUPTED, HsdError, UsageError
+from hsd_cli.errors import EXIT_INTERRUPTED, UsageError
 from hsd_cli.ui.output import Output
 
 if TYPE_CHECKING:
-    from hsd_cli.engine import Engine, Request
-    from hsd_cli.ui.run_report import RunReport
+    from hsd_cli.engine import Generation
 
 
 def generate(
@@ -69,6 +69,15 @@ def generate(
             "--json", help="Print one JSON object with text, counts and times.", rich_help_panel=options.OUTPUT
         ),
     ] = False,
+    live: options.Live = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="Write a page about the run: text by origin, acceptance, timeline.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
     stats: options.Stats = True,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -114,6 +123,7 @@ def generate(
         engine = models.load(quiet)
 
         from hsd_cli.engine import Request
+        from hsd_cli.ui.live import LiveDisplay, can_be_live
 
         request = Request(
             prompt=text,
@@ -127,43 +137,18 @@ def generate(
             seed=seed,
             stops=tuple(map(valid, stop or [])),
         )
-        report = _run(engine, request, None if json else sink, quiet)
+
+        def display_for(generation: Generation) -> AbstractContextManager[Display | None]:
+            if json:
+                return nullcontext()
+            if live is not False and not quiet and output is None and can_be_live(sys.stdout, sys.stderr):
+                return LiveDisplay(generation, sys.stdout)
+            return nullcontext(sink)
+
+        run = write_text(engine, request, display_for, quiet)
         if json:
-            sink.write(report.json())
+            sink.write(run.report.json())
     if stats and not quiet and not json:
-        say(report.line())
-    if report.finish_reason == "interrupt":
+        say(run.report.line())
+    if run.report.finish_reason == "interrupt":
         raise typer.Exit(EXIT_INTERRUPTED)
-
-
-def _run(engine: Engine, request: Request, sink: Output | None, quiet: bool) -> RunReport:
-    """Generates, streams the text to ``sink``, and sums up; an interrupt ends the text where it is."""
-    import torch
-
-    from hsd_cli.ui.run_report import RunReport
-
-    texts: list[str] = []
-    ids: list[int] = []
-    reason = "interrupt"
-
-    def show(text: str) -> None:
-        texts.append(text)
-        if sink is not None:
-            sink.write(text)
-
-    try:
-        with holding_interrupts():
-            generation = engine.generate(request)
-            if generation.end_of_drafting is not None and not quiet:
-                say(f"the drafter's context holds {generation.end_of_drafting} tokens: no drafting beyond it")
-            begun = perf_counter()
-        for commit in generation.commits:
-            ids += [piece.token for piece in commit.pieces]
-            reason = commit.finish_reason or reason
-            show(commit.text)
-    except KeyboardInterrupt:
-        if rest := generation.text.finish():  # what waited for the rest of a character or a stop string
-            show(rest)
-    except torch.OutOfMemoryError:
-        raise HsdError("the device ran out of memory; try a shorter prompt, --dtype bfloat16 or --device cpu") from None
-    return RunReport.of(engine, request, generation, "".join(texts), ids, reason, perf_counter() - begun)

@@ -6,9 +6,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hsd_cli.errors import HsdError
 from hsd_cli.ui.terminal import visible
+
+if TYPE_CHECKING:
+    from hsd_cli.decoding.loop import Commit
 
 
 class Output:
@@ -24,6 +28,10 @@ class Output:
         self._has_old_text = path is not None and path.is_file()
         self._terminal = self._stream.isatty()
         self._in_line = False
+
+    def show(self, commit: Commit) -> None:
+        """The text of one iteration."""
+        self.write(commit.text)
 
     def write(self, text: str) -> None:
         """Appends ``text`` for whoever watches; a terminal gets what could control it only escaped."""
