@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from hsd_cli.commands.configured import apply_configuration
+
 Algorithm = Literal["auto", "ar", "lookup", "sd", "slem", "slrs", "tli", "union"]
 Verification = Literal["rejection", "coupled"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -40,6 +42,8 @@ PairName = Annotated[
     typer.Option(
         "--pair",
         envvar="HSD_PAIR",
+        is_eager=True,  # it decides the defaults of all others
+        callback=apply_configuration,
         help="A pair of your configuration; see `hsd config --help`.",
         rich_help_panel=MODELS,
     ),

@@ -9,10 +9,9 @@ from typing import Any
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
+from hsd_cli.config.keys import PAIRS, split_key
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.storage import write_atomically
-
-PAIRS = "pairs"  # the table of tables: pairs.NAME.KEY
 
 
 class ConfigFile:
@@ -95,10 +94,3 @@ class ConfigFile:
             write_atomically(self.path.resolve(), text.encode())
         except OSError as error:
             raise HsdError(f"cannot write the configuration {str(self.path)!r}: {error.strerror}") from error
-
-
-def split_key(key: str) -> list[str]:
-    """``[KEY]``, or ``["pairs", NAME, KEY]`` for ``pairs.NAME.KEY``, where NAME may have dots of its own."""
-    first, _, rest = key.partition(".")
-    name, _, last = rest.rpartition(".")
-    return [first, name, last] if first == PAIRS and name else [key]
