@@ -15,9 +15,21 @@ from pathlib import Path
 from types import TracebackType
 
 import pyte
+from pyte.screens import Char
+from wcwidth import wcwidth
 
 LIMIT = 120.0  # seconds until waiting is given up: far more than a slow machine takes
 INHERITED = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CI", "GITHUB_ACTIONS")  # what would change the display
+
+
+class Screen(pyte.HistoryScreen):
+    """Wraps a wide character that has only half a place left, as terminals do."""
+
+    def draw(self, data: str) -> None:
+        for character in data:
+            if wcwidth(character) == 2 and self.cursor.x == self.columns - 1:
+                super().draw(" ")
+            super().draw(character)
 
 
 class Terminal:
@@ -31,7 +43,7 @@ class Terminal:
         environment: Mapping[str, str] | None = None,
         folder: Path | None = None,
     ) -> None:
-        self.screen = pyte.HistoryScreen(columns, rows, history=100_000, ratio=0.5)
+        self.screen = Screen(columns, rows, history=100_000, ratio=0.5)
         self.sent = b""  # all that the command wrote
         self._stream = pyte.ByteStream(self.screen)
         self._changed = threading.Condition()
@@ -80,7 +92,7 @@ class Terminal:
     @property
     def lines(self) -> list[str]:
         """What the screen shows, without blanks at the ends."""
-        return [line.rstrip() for line in self.screen.display]
+        return [self._row(self.screen.buffer[y]) for y in range(self.screen.lines)]
 
     @property
     def text(self) -> str:
@@ -89,13 +101,15 @@ class Terminal:
     @property
     def history(self) -> list[str]:
         """The lines that have left the screen at its top."""
-        width = self.screen.columns
-        return ["".join(line[x].data for x in range(width)).rstrip() for line in self.screen.history.top]
+        return list(map(self._row, self.screen.history.top))
 
     @property
     def everything(self) -> list[str]:
         """All lines since the beginning, the last empty ones left out."""
         return "\n".join([*self.history, *self.lines]).rstrip().split("\n")
+
+    def _row(self, cells: Mapping[int, Char]) -> str:
+        return "".join(cells[x].data for x in range(self.screen.columns)).rstrip()  # half of a wide one has no data
 
     def __enter__(self) -> Terminal:
         return self

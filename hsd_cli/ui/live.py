@@ -8,7 +8,10 @@ erased before there is more text, and drawn again after it.
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
@@ -43,6 +46,26 @@ def can_be_live(out: TextIO, err: TextIO) -> bool:
         return False
     console = Console(file=out)
     return not (console.is_dumb_terminal or console.legacy_windows)
+
+
+@contextmanager
+def _without_echo() -> Iterator[None]:
+    """What is typed in the meantime, Ctrl-C too, would be shown in the middle of the text."""
+    try:
+        import termios
+    except ImportError:  # Windows
+        yield
+        return
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 class Line:
@@ -101,6 +124,7 @@ class LiveDisplay:
         self._closing = threading.Event()
         self._failure: BaseException | None = None
         self._painter = threading.Thread(target=self._paint, daemon=True)
+        self._keyboard = ExitStack()
         self.frames = 0
 
     def show(self, commit: Commit) -> None:
@@ -119,6 +143,7 @@ class LiveDisplay:
         self._wake()
 
     def __enter__(self) -> LiveDisplay:
+        self._keyboard.enter_context(_without_echo())
         self._changed.set()
         self._painter.start()
         return self
@@ -129,6 +154,7 @@ class LiveDisplay:
         self._closing.set()
         self._changed.set()
         self._painter.join()
+        self._keyboard.close()
         if kind is None:
             self._wake()
 
