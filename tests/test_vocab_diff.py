@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,20 +102,6 @@ def test_older_formats_are_converted_by_transformers(tmp_path: Path) -> None:
     converted = read_vocabulary(str(tmp_path))
     assert converted.token_bytes == vocabulary(byte_level_bpe()).token_bytes
     assert converted.eos_ids == (0,)
-
-
-def test_only_tokenizer_files_are_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-
-    def snapshot_download(repository: str, *, revision: str | None, allow_patterns: Sequence[str]) -> str:
-        asked.update(repository=repository, revision=revision, patterns=allow_patterns)
-        return str(save(byte_model(), tmp_path))
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    assert len(read_vocabulary("someone/model", revision="v2")) == 256
-    assert (asked["repository"], asked["revision"]) == ("someone/model", "v2")
-    assert "tokenizer.json" in asked["patterns"]
-    assert not any(pattern.endswith((".safetensors", ".bin", ".gguf", "*")) for pattern in asked["patterns"])
 
 
 def test_the_embedded_models_have_names() -> None:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from hsd_cli.commands.acquire import ensure_downloaded
 from hsd_cli.commands.interrupts import leaving_at_once
 from hsd_cli.errors import UsageError
 from hsd_cli.models.locate import EMBEDDED_DRAFTER, EMBEDDED_TARGET
+from hsd_cli.models.roles import remember_role
 from hsd_cli.ui.terminal import visible
 
 if TYPE_CHECKING:
@@ -42,13 +44,14 @@ class ModelOptions:
     def names(self) -> Mapping[str, str]:
         """Of the target and, if there is one, the drafter, by role."""
         drafter = self.drafter
-        return {"target": self.target or EMBEDDED_TARGET} | ({} if drafter is None else {"drafter": drafter})
+        target = EMBEDDED_TARGET if self.target is None else self.target
+        return {"target": target} | ({} if drafter is None else {"drafter": drafter})
 
     @property
     def drafter(self) -> str | None:
         if self.algorithm in ("ar", "lookup"):
             return None
-        return self.draft or (EMBEDDED_DRAFTER if self.target is None else None)
+        return EMBEDDED_DRAFTER if self.draft is None and self.target is None else self.draft
 
     def tokenizer(self) -> ModelTokenizer:
         """The target's, without its weights. Raises ``HsdError``."""
@@ -60,24 +63,21 @@ class ModelOptions:
     def load(self, quiet: bool) -> Engine:
         """Loads what was chosen; ``quiet`` shows no progress. Raises ``HsdError``."""
         names = self.names
+        ensure_downloaded(names.values(), self.pull, quiet)
         with leaving_at_once():
             if self.target is None and not quiet:
                 say(f"no --target given: using {' with '.join(names.values())}")
 
-            from huggingface_hub.utils.tqdm import disable_progress_bars
-
             from hsd_cli.engine import Engine
             from hsd_cli.runtime.loading import load_model
 
-            if quiet:
-                disable_progress_bars()
             target = load_model(names["target"], self.device, self.dtype)
-            if "drafter" not in names:
-                return Engine(target, None)
-            return Engine(
-                target,
-                load_model(names["drafter"], self.draft_device or self.device, self.draft_dtype or self.dtype),
-            )
+            drafter = None
+            if "drafter" in names:
+                drafter = load_model(names["drafter"], self.draft_device or self.device, self.draft_dtype or self.dtype)
+            for role, name in names.items():
+                remember_role(name, role)
+            return Engine(target, drafter)
 
 
 def say(message: str) -> None:

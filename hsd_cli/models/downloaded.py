@@ -6,8 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hsd_cli.models.locate import embedded_folder
-
-PREFIX = "models--"  # of a model's folder in the hub's cache; its id follows, with -- for the slash
+from hsd_cli.models.snapshots import PREFIX, main_snapshot
 
 
 def downloaded_models() -> list[str]:
@@ -24,21 +23,10 @@ def files_of(name: str) -> list[Path]:
     """The files of an embedded model, a folder, or the snapshot that was downloaded last; none if there are none."""
     folder = embedded_folder(name) or Path(name).expanduser()
     if not folder.is_dir():
-        downloaded = _snapshot(name)
+        downloaded = main_snapshot(name)
         if downloaded is None:
             return []
         folder = downloaded
     with suppress(OSError):
         return sorted(path for path in folder.iterdir() if path.is_file())
     return []
-
-
-def _snapshot(name: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(name, "config.json")
-    except (HFValidationError, OSError):  # no hub id, or a damaged cache
-        return None
-    return Path(found).parent if isinstance(found, str) else None

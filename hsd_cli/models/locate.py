@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import re
 from pathlib import Path
 
 from hsd_cli.errors import HsdError, UsageError
+from hsd_cli.models.pull import Pull
+from hsd_cli.models.snapshots import described_snapshot, whole_snapshot
 
+HUB_ID = r"[^\W_][\w.-]*(/[\w.-]+)?"  # the library knows of more rules, and is not needed for most names
 EMBEDDED = "embedded:"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 # The pair that runs when nothing else is asked for. `embedded:twin` is a drafter with the target's own tokenizer.
@@ -30,58 +33,37 @@ def embedded_models() -> list[str]:
 
 
 def model_source(name: str) -> str:
-    """What the loading functions of transformers take for ``name``. Raises ``HsdError`` for what cannot exist."""
+    """The folder with the configuration and the tokenizer; a model on the hub has these small files downloaded.
+
+    Raises ``HsdError`` for what cannot be had.
+    """
+    if (folder := local_folder(name)) is not None:
+        return str(folder)
+    return str(described_snapshot(name) or Pull.planned(name, tokenizer_only=True).run())
+
+
+def weights_source(name: str) -> str:
+    """The folder with all that a run needs; nothing is downloaded. Raises ``HsdError``."""
+    found = local_folder(name) or whole_snapshot(name)
+    if found is None:
+        raise HsdError(f"{name!r} is not downloaded; run: hsd pull {name}")
+    return str(found)
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder of an embedded model, or the one that ``name`` is; ``None`` for an id on the hub.
+
+    Raises ``HsdError`` for what can be none of them.
+    """
     if not name:
         raise UsageError("the name of a model is empty; give a folder or an id on the hub")
     folder = embedded_folder(name) or Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise HsdError(f"{name!r} is a folder without a config.json; give the folder of a Hugging Face model")
-        return str(folder)
+        return folder
     if folder.is_file():
         raise HsdError(f"{name!r} is a file; give the folder of a Hugging Face model, or an id on the hub")
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if not re.fullmatch(HUB_ID, name):
         raise HsdError(f"no folder {name!r}; give the folder of a Hugging Face model, or an id on the hub")
-    return _hub_source(name)
-
-
-@lru_cache
-def _hub_source(name: str) -> str:
-    """The id itself while the hub answers, else the folder of what was downloaded before.
-
-    Asked once: the loading functions would wait half a minute for an unreachable hub, for every file again.
-    """
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-
-    try:
-        try:
-            HfApi().model_info(name, timeout=10)
-        except (HFValidationError, RepositoryNotFoundError):
-            raise
-        except Exception:  # no network, offline mode, a proxy's refusal, the hub's own trouble
-            return snapshot_download(name, local_files_only=True)
-    except Exception as error:
-        raise explain_failure(name, "model", error) from error
-    return name
-
-
-def explain_failure(name: str, what: str, error: Exception) -> HsdError:
-    """One sentence for what the hub or the library reports about ``what`` (``model``, ``tokenizer``) of ``name``."""
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    causes: list[BaseException] = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
-        causes.append(cause)
-
-    def caused_by(kind: type[BaseException]) -> bool:
-        return any(isinstance(cause, kind) for cause in causes)
-
-    if caused_by(GatedRepoError):
-        return HsdError(f"{name!r} is gated: accept its terms on its hub page, then run `hf auth login`")
-    if caused_by(RepositoryNotFoundError):
-        return HsdError(f"no model {name!r} on the hub, and no such folder; check the spelling, or run `hf auth login`")
-    if caused_by(LocalEntryNotFoundError) or caused_by(ConnectionError):
-        return HsdError(f"{name!r} is neither a folder nor downloaded, and the hub cannot be reached")
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return HsdError(f"cannot load the {what} of {name!r}: {first_line}")
+    return None

@@ -17,7 +17,8 @@ from transformers import (
 )
 
 from hsd_cli.errors import HsdError
-from hsd_cli.models.locate import explain_failure, model_source
+from hsd_cli.models.failures import explain_failure
+from hsd_cli.models.locate import model_source
 from hsd_cli.runtime.cache import RollbackCache, RollbackLayer
 from hsd_cli.runtime.model import context_size_of
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.hub import extract_commit_hash
 
 from hsd_cli.errors import HsdError
-from hsd_cli.models.locate import explain_failure, model_source
+from hsd_cli.models.failures import explain_failure
+from hsd_cli.models.locate import weights_source
 from hsd_cli.runtime.device import resolve_device, resolve_dtype
 
 
@@ -39,7 +39,7 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto") -> LoadedMo
     """Raises ``HsdError`` with the reason where there is no such model, or no causal language model."""
     where = resolve_device(device)
     number = resolve_dtype(dtype, where)
-    source = model_source(name)
+    source = weights_source(name)
     _silence_transformers()
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -60,7 +60,7 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto") -> LoadedMo
         raise
     except Exception as error:  # the library reports missing, foreign and damaged files in many ways
         raise explain_failure(name, "model", error) from error
-    # Without the hub, the folder of the download has the commit's name.
+    # The folder of a download has the commit's name.
     revision = extract_commit_hash(f"{source}/config.json", getattr(config, "_commit_hash", None))
     return LoadedModel(name, model, revision, _eos_ids(model))
 
@@ -75,9 +75,6 @@ def _eos_ids(model: PreTrainedModel) -> tuple[int, ...]:
 
 
 def _silence_transformers() -> None:
-    """No warnings and no bars, except the hub's own: a download is worth watching."""
-    hub_shows = not are_progress_bars_disabled()
+    """No warnings and no bars."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    if hub_shows:
-        enable_progress_bars()

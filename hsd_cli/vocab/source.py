@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from hsd_cli.errors import HsdError
-from hsd_cli.models.locate import embedded_folder, explain_failure
+from hsd_cli.models.locate import embedded_folder
+from hsd_cli.models.pull import Pull
+from hsd_cli.models.snapshots import CONVERTIBLE, MAIN, described_snapshot
 from hsd_cli.vocab.tiktoken import byte_level_description, is_rank_file
 from hsd_cli.vocab.vocabulary import Vocabulary
 
 CONFIGURATION = ("generation_config.json", "config.json", "tokenizer_config.json")
-# Files that transformers can turn into a tokenizer where there is no tokenizer.json.
-CONVERTIBLE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "merges.txt", "vocab.txt")
-HUB_FILES = [
-    "tokenizer.json", *CONFIGURATION, *CONVERTIBLE, "*.tiktoken", "special_tokens_map.json", "added_tokens.json"
-]  # fmt: skip
 # What usually ends a text, for a lone file that does not say it.
 USUAL_EOS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<｜end▁of▁sentence｜>")
 
@@ -40,12 +37,8 @@ def read_vocabulary(source: str, revision: str | None = None) -> Vocabulary:
 def _download(source: str, revision: str | None) -> Path:
     if source.startswith((".", "/", "~")) or source.count("/") > 1 or source.endswith((".json", ".tiktoken")):
         raise HsdError(f"no file or folder {source!r}; give a folder, a tokenizer.json file or an id on the hub")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=HUB_FILES))
-    except Exception as error:
-        raise explain_failure(source, "tokenizer", error) from error
+    downloaded = described_snapshot(source) if revision is None else None
+    return downloaded or Pull.planned(source, revision or MAIN, tokenizer_only=True).run()
 
 
 def _read_folder(folder: Path) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hsd_cli.errors import HsdError, UsageError
-from hsd_cli.models.locate import explain_failure, model_source
-from hsd_cli.vocab.source import CONVERTIBLE
+from hsd_cli.models.failures import explain_failure
+from hsd_cli.models.locate import model_source
+from hsd_cli.models.snapshots import has_tokenizer
 from hsd_cli.vocab.token_bytes import flatten
 from hsd_cli.vocab.vocabulary import Vocabulary
 
@@ -132,10 +133,6 @@ def _pretrained(name: str) -> PreTrainedTokenizerBase:
     try:
         return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # the library raises whatever its converters stumble over
-        if Path(source).is_dir() and not _has_tokenizer(Path(source)):
+        if Path(source).is_dir() and not has_tokenizer(Path(source)):
             raise HsdError(f"no tokenizer files in {name!r}; give a model's folder with its tokenizer.json") from error
         raise explain_failure(name, "tokenizer", error) from error
-
-
-def _has_tokenizer(folder: Path) -> bool:
-    return any(any(folder.glob(pattern)) for pattern in ("tokenizer.json", "*.tiktoken", *CONVERTIBLE))

@@ -1,0 +1,75 @@
+"""Models that are not on this machine: asked for, and downloaded."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from hsd_cli.errors import HsdError
+from hsd_cli.models.failures import offline
+from hsd_cli.models.locate import local_folder
+from hsd_cli.models.snapshots import whole_snapshot
+from hsd_cli.ui.plan_figures import size
+from hsd_cli.ui.terminal import visible
+
+if TYPE_CHECKING:
+    from hsd_cli.models.pull import Pull
+
+
+def ensure_downloaded(names: Iterable[str], pull: bool, quiet: bool) -> None:
+    """Downloads what is missing: with ``pull`` at once, on a terminal after a question. Raises ``HsdError``.
+
+    Nothing is sent to the network for a folder, an embedded model, or one that is whole in the cache.
+    """
+    missing = [name for name in dict.fromkeys(names) if local_folder(name) is None and whole_snapshot(name) is None]
+    if not missing:
+        return
+    from huggingface_hub.constants import is_offline_mode
+
+    from hsd_cli.models.pull import Pull
+
+    if is_offline_mode():
+        raise HsdError(offline(missing[0]))
+    may_ask = not quiet and sys.stdin.isatty() and sys.stderr.isatty()
+    pulls = []
+    for name in missing:
+        advice = HsdError(f"{name!r} is not downloaded; run: hsd pull {name} (or add --pull)")
+        if not (pull or may_ask):
+            raise advice
+        planned = Pull.planned(name)
+        if not pull and not _agrees(planned):
+            raise advice
+        pulls.append(planned)
+    for planned in pulls:
+        download(planned, quiet)
+
+
+def download(pull: Pull, quiet: bool) -> Path:
+    """With a bar on a terminal. Returns the snapshot's folder. Raises ``HsdError``, at once if there is no room."""
+    from hsd_cli.ui.pull_progress import pull_progress
+
+    _check_disk(pull)
+    with pull_progress(pull, quiet) as watch:
+        return pull.run(watch)
+
+
+def _agrees(pull: Pull) -> bool:
+    return typer.confirm(visible(f"Pull {pull.name} ({size(pull.missing)})?"), default=True, err=True)
+
+
+def _check_disk(pull: Pull) -> None:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    cache = Path(HF_HUB_CACHE)
+    there = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
+    needed, free = pull.missing, shutil.disk_usage(there).free
+    if needed > free:
+        raise HsdError(
+            f"{pull.name!r} needs {size(needed)}, and {str(cache)!r} has {size(free)} free; delete models with "
+            "`hsd rm`, or set HF_HOME to a folder on a larger disk"
+        )

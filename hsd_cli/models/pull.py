@@ -1,0 +1,103 @@
+"""Which files of a repository a run needs, and their way into the hub's cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+
+from hsd_cli.errors import HsdError
+from hsd_cli.models.failures import explain_failure
+from hsd_cli.models.fetch import fetch
+from hsd_cli.models.repository import RemoteFile, Repository
+from hsd_cli.models.snapshots import CONVERTIBLE, INDEX, MAIN, PICKLES, SAFETENSORS, TOKENIZERS, shards
+
+DESCRIPTIONS = (
+    "config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "chat_template.jinja", "chat_template.json", *TOKENIZERS, *CONVERTIBLE,
+)  # fmt: skip
+
+Watcher = Callable[[str, int], None]  # is told a file's name, and how many bytes of all files are here
+
+
+@dataclass(frozen=True)
+class Pull:
+    """The files of one commit that a run needs, weights last."""
+
+    repository: Repository
+    files: tuple[RemoteFile, ...]
+
+    @classmethod
+    def planned(
+        cls, name: str, revision: str = MAIN, *, tokenizer_only: bool = False, allow_pickle: bool = False
+    ) -> Pull:
+        """Asks the hub what there is. Raises ``HsdError``, also where no weights are safe to load."""
+        try:
+            repository = Repository.read(name, revision)
+            names = [name for name in repository.files if any(fnmatchcase(name, wanted) for wanted in DESCRIPTIONS)]
+            if not tokenizer_only:
+                names += _weights(repository, allow_pickle)
+            return cls(repository, tuple(repository.files[name] for name in names))
+        except Exception as error:
+            raise explain_failure(name, "model", error) from error
+
+    @property
+    def name(self) -> str:
+        return self.repository.name
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def missing(self) -> int:
+        """Bytes of them that are still to come."""
+        return self.size - sum(map(self.repository.bytes_here, self.files))
+
+    def run(self, watch: Watcher = lambda name, here: None) -> Path:
+        """Downloads what is missing. Returns the folder of the snapshot. Raises ``HsdError``."""
+        before = 0
+        try:
+            for file in self.files:
+                fetch(self.repository, file, partial(_tell, watch, file.name, before))
+                before += file.size
+            self._remember_commit()
+        except Exception as error:
+            raise explain_failure(self.name, "model", error) from error
+        return self.repository.snapshot
+
+    def _remember_commit(self) -> None:
+        """Last, so that the commit before it stays in use until this one is whole."""
+        reference = self.repository.reference
+        if self.repository.revision != self.repository.commit:
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            reference.write_text(self.repository.commit)
+
+
+def _tell(watch: Watcher, name: str, before: int, here: int) -> None:
+    watch(name, before + here)
+
+
+def _weights(repository: Repository, allow_pickle: bool) -> list[str]:
+    """The names of the files of one format, its index first. Raises ``HsdError`` if there is none that may be had."""
+    name = repository.name
+    for first in (*SAFETENSORS, *(PICKLES if allow_pickle else ())):
+        if first in repository.files:
+            return [first, *_shards(repository, first)] if first.endswith(INDEX) else [first]
+    if any(pickle in repository.files for pickle in PICKLES):
+        raise HsdError(
+            f"{name!r} has its weights in pickle files only, which may run code when they are opened; if you trust "
+            f"their author, run: hsd pull {name} --allow-pickle"
+        )
+    raise HsdError(f"{name!r} has no model.safetensors; hsd needs the weights in that format: choose another model")
+
+
+def _shards(repository: Repository, index: str) -> list[str]:
+    """The index is small, and needed anyway."""
+    names = shards(fetch(repository, repository.files[index], lambda here: None))
+    if missing := [name for name in names if name not in repository.files]:
+        raise HsdError(f"{repository.name!r} lacks {missing[0]!r}, which its {index} names; choose another revision")
+    return names
