@@ -1,0 +1,102 @@
+"""One record's text, and what was counted and measured while it was written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+
+from hsd_cli.batch.records import Failure, Record, RecordId
+from hsd_cli.decoding.loop import Commit
+from hsd_cli.engine import Generation, Request
+from hsd_cli.errors import HsdError
+
+OUT_OF_MEMORY = "the device ran out of memory; try a shorter prompt, --dtype bfloat16 or --device cpu"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A record's text, as it stands among the results. ``seconds``: all that the record took.
+
+    ``tokens_per_second``: while decoding, without reading the prompt. ``run_seed`` and ``fingerprint`` let a later run
+    go on.
+    """
+
+    id: RecordId
+    line: int
+    text: str
+    finish_reason: str
+    tokens: int
+    prompt_tokens: int
+    cached_prompt_tokens: int
+    drafted: int
+    accepted: int
+    acceptance_rate: float | None
+    seconds: float
+    tokens_per_second: float | None
+    algorithm: str
+    verification: str
+    seed: int | None
+    run_seed: int
+    fingerprint: str
+
+
+def write_texts(
+    records: Iterable[Record | Failure],
+    finished: Container[RecordId],
+    generate: Callable[[Request], Generation],
+    run_seed: int,
+    watch: Callable[[Commit], None],
+) -> Iterator[Result | Failure]:
+    """A result for each record that is not ``finished``; every commit is shown to ``watch``.
+
+    What ``generate`` refuses is a failure of its record alone, and so is a lack of memory.
+    """
+    for record in records:
+        if isinstance(record, Failure):
+            yield record
+        elif record.id not in finished:
+            yield _write_text(record, generate, run_seed, watch)
+
+
+def _write_text(
+    record: Record, generate: Callable[[Request], Generation], run_seed: int, watch: Callable[[Commit], None]
+) -> Result | Failure:
+    begun = perf_counter()
+    commits: list[Commit] = []
+    try:
+        generation = generate(record.request)
+        for commit in generation.commits:
+            commits.append(commit)
+            watch(commit)
+    except HsdError as error:
+        return Failure(record.id, record.line, str(error))
+    except torch.OutOfMemoryError:
+        return Failure(record.id, record.line, OUT_OF_MEMORY)
+    return _result(record, run_seed, generation, commits, perf_counter() - begun)
+
+
+def _result(record: Record, run_seed: int, generation: Generation, commits: list[Commit], seconds: float) -> Result:
+    statistics = generation.statistics
+    decoding = seconds - generation.clock.seconds["prefill"]
+    return Result(
+        id=record.id,
+        line=record.line,
+        text="".join(commit.text for commit in commits),
+        finish_reason=commits[-1].finish_reason or "",
+        tokens=statistics.tokens,
+        prompt_tokens=statistics.prompt_tokens,
+        cached_prompt_tokens=statistics.cached_prompt_tokens,
+        drafted=statistics.drafted,
+        accepted=statistics.accepted,
+        acceptance_rate=statistics.acceptance_rate,
+        seconds=seconds,
+        tokens_per_second=statistics.tokens / decoding if decoding > 0 else None,
+        algorithm=record.request.algorithm,
+        verification=generation.verification,
+        seed=generation.seed,
+        run_seed=run_seed,
+        fingerprint=record.fingerprint,
+    )

@@ -1,0 +1,72 @@
+"""How far a batch has come: a bar while it runs on a terminal, and one line at the end."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hsd_cli.decoding.loop import Commit
+
+
+class BatchProgress:
+    """Counts records and tokens. ``total`` is unknown where records come as they please."""
+
+    def __init__(self, total: int | None, finished: int, shown: bool) -> None:
+        self._total = total
+        self._finished = finished
+        self.failed = self._written = 0
+        self._tokens = self._drafted = self._accepted = 0
+        self._begun = perf_counter()
+        self._bar = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True, highlight=False),
+            transient=True,
+            disable=not shown,
+        )
+        self._task = self._bar.add_task("", total=total, completed=finished, figures="")
+
+    def watch(self, commit: Commit) -> None:
+        """Counts one iteration."""
+        self._tokens += len(commit.pieces)
+        self._drafted += commit.drafted
+        self._accepted += commit.accepted
+        self._bar.update(self._task, figures=" · ".join(self._figures()))
+
+    def count(self, failed: bool) -> None:
+        """Counts one record."""
+        self.failed += failed
+        self._written += not failed
+        self._bar.advance(self._task)
+
+    @property
+    def seen(self) -> int:
+        """Records so far, those of earlier runs too."""
+        return self._finished + self._written + self.failed
+
+    def stopped(self) -> str:
+        """How far an interrupted run came."""
+        return f"stopped after {self.seen}" + ("" if self._total is None else f" of {self._total}")
+
+    def line(self) -> str:
+        """What the run did."""
+        before = [f"{self._finished} were done before"] if self._finished else []
+        seconds = perf_counter() - self._begun
+        parts = [f"{self._written} records", *before, f"{self._tokens} tokens in {seconds:.2f} s", *self._figures()]
+        return " · ".join(parts)
+
+    def _figures(self) -> list[str]:
+        seconds = perf_counter() - self._begun
+        rate = [f"{self._tokens / seconds:.1f} tokens/s"] if self._tokens else []
+        return rate + ([f"accepted {self._accepted / self._drafted:.0%}"] if self._drafted else [])
+
+    def __enter__(self) -> BatchProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
