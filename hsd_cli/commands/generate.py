@@ -115,7 +115,7 @@ def generate(
     models = ModelOptions(target, draft, device, dtype, draft_device, draft_dtype, pull, algorithm)
     sampling = SamplingSettings(temperature, top_k, top_p, min_p, repetition_penalty)
     text = valid(given)
-    with Output(output) as sink:
+    with Output(output) as sink, nullcontext() if report is None else Output(report) as page:
         if text != given and not quiet:
             say("the prompt is not valid UTF-8; what cannot be read is replaced by \ufffd")
         if chat or system is not None:
@@ -148,6 +148,10 @@ def generate(
         run = write_text(engine, request, display_for, quiet)
         if json:
             sink.write(run.report.json())
+        if page is not None:
+            from hsd_cli.ui.run_page import render_page
+
+            page.write(render_page(run.report, text, run.commits))
     if stats and not quiet and not json:
         say(run.report.line())
     if run.report.finish_reason == "interrupt":
