@@ -10,8 +10,12 @@ from typing import Annotated
 import typer
 
 from hsd_cli import __version__
+from hsd_cli.commands.config import config
 from hsd_cli.commands.generate import generate
+from hsd_cli.commands.list_models import list_models
 from hsd_cli.commands.plan import plan
+from hsd_cli.commands.pull import pull
+from hsd_cli.commands.rm import rm
 from hsd_cli.commands.verify import verify
 from hsd_cli.commands.vocab_diff import vocab_diff
 from hsd_cli.errors import EXIT_FAILURE, HsdError
@@ -27,6 +31,10 @@ app.command()(generate)
 app.command(name="vocab-diff")(vocab_diff)
 app.command()(plan)
 app.command()(verify)
+app.command()(pull)
+app.command(name="list")(list_models)
+app.command()(rm)
+app.add_typer(config, name="config")
 
 
 def _show_version(wanted: bool) -> None:

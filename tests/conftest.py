@@ -24,9 +24,11 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _surroundings(monkeypatch: pytest.MonkeyPatch, _cache: Path) -> None:
-    """No test reaches the network, none depends on the caller's terminal, none writes into the caller's cache."""
+    """No test reaches the network, none depends on the caller's terminal, none reads or writes the caller's files."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in list(os.environ):
+        if name.startswith("HSD_") or name in ("FORCE_COLOR", "NO_COLOR"):
+            monkeypatch.delenv(name)
     monkeypatch.setenv("HSD_CACHE", str(_cache))
-    for name in ("HSD_DEBUG", "FORCE_COLOR", "NO_COLOR"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HSD_CONFIG", str(_cache / "config.toml"))
     os.environ.setdefault("COLUMNS", "100")

@@ -39,7 +39,7 @@ def apply_configuration(ctx: typer.Context, chosen: str | None) -> str | None:
     if chosen is not None:
         pair = configuration.pair(chosen, "--pair" if on_command_line else "HSD_PAIR")
     elif PAIR in configuration.options:
-        pair = configuration.pair(configuration.options[PAIR], repr(str(config_path())))
+        pair = configuration.pair(configuration.options[PAIR], f"{str(config_path())!r}: {PAIR}")
     else:
         pair = {}
     names = {key: option.name for key, option in configuration.known.items()}
@@ -82,8 +82,8 @@ class Configuration:
             return f"there are {', '.join(map(repr, self.pairs))}"
         return "there are none yet; make one with `hsd config set pairs.NAME.target MODEL`"
 
-    def effective(self) -> dict[str, Setting]:
-        """By key, what a command would take that has no options on its command line."""
+    def settings(self) -> dict[str, Setting]:
+        """By key, what a command would take that has no options on its command line; then what the pairs say."""
         environment: dict[str, Setting] = {}
         for key, option in self.known.items():
             value = option.resolve_envvar_value(self._ctx)
@@ -92,11 +92,16 @@ class Configuration:
                 with _blaming(variable):
                     environment[key] = Setting(converted(self._ctx, self.known, key, value), variable)
         file = {key: Setting(value, "file") for key, value in self.options.items()}
-        name = (environment | file).get(PAIR)
-        if name is None:
-            return file | environment
-        pair = {key: Setting(value, f"pair {name.value}") for key, value in self.pair(name.value, name.source).items()}
-        return file | pair | environment
+        effective = file | environment
+        if PAIR in effective:
+            name, source = effective[PAIR]
+            pair = self.pair(name, f"{str(config_path())!r}: {PAIR}" if source == "file" else source)
+            effective = file | {key: Setting(value, f"pair {name}") for key, value in pair.items()} | environment
+        return effective | {
+            f"{PAIRS}.{name}.{key}": Setting(value, "file")
+            for name, values in self.pairs.items()
+            for key, value in values.items()
+        }
 
     def _checked(self, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         for key, value in values.items():
@@ -120,17 +125,23 @@ def known_options(ctx: typer.Context) -> dict[str, TyperOption]:
     }
 
 
-def converted(ctx: typer.Context, known: Mapping[str, TyperOption], key: str, value: object) -> Any:
-    """``value`` as the option takes it. Raises ``UsageError`` for an unknown key and for what the option refuses."""
+def find_option(known: Mapping[str, TyperOption], key: str) -> TyperOption:
+    """Of ``KEY`` and of ``pairs.NAME.KEY``. Raises ``UsageError`` that names the nearest key, or all."""
     *tables, name = split_key(key)
     if name not in known or (tables and name == PAIR):
         near = get_close_matches(name, known, 1)
         hint = f"did you mean {'.'.join([*tables, *near])!r}?" if near else f"there are {', '.join(known)}"
         raise UsageError(f"unknown key {key!r}; {hint}")
-    if name == PAIR:  # its own conversion is what calls for this one
+    return known[name]
+
+
+def converted(ctx: typer.Context, known: Mapping[str, TyperOption], key: str, value: object) -> Any:
+    """``value`` as the option takes it. Raises ``UsageError`` for an unknown key and for what the option refuses."""
+    option = find_option(known, key)
+    if option.name == PAIR:  # its own conversion is what calls for this one
         return str(value)
     try:
-        return known[name].process_value(ctx, value)
+        return option.process_value(ctx, value)
     except typer.BadParameter as error:
         reason = error.message.removeprefix("Value error, ").rstrip(".")
         raise UsageError(f"{key}: {reason[:1].lower()}{reason[1:]}") from error
