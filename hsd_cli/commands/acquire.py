@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,31 +45,34 @@ def ensure_downloaded(names: Iterable[str], pull: bool, quiet: bool) -> None:
         if not pull and not _agrees(planned):
             raise advice
         pulls.append(planned)
-    for planned in pulls:
-        download(planned, quiet)
+    download(pulls, quiet)
 
 
-def download(pull: Pull, quiet: bool) -> Path:
-    """With a bar on a terminal. Returns the snapshot's folder. Raises ``HsdError``, at once if there is no room."""
+def download(pulls: Sequence[Pull], quiet: bool) -> list[Path]:
+    """With a bar on a terminal. Returns the snapshots' folders. Raises ``HsdError``, at once if there is no room."""
     from hsd_cli.ui.pull_progress import pull_progress
 
-    _check_disk(pull)
-    with pull_progress(pull, quiet) as watch:
-        return pull.run(watch)
+    _check_disk(pulls)
+    folders = []
+    for pull in pulls:
+        with pull_progress(pull, quiet) as watch:
+            folders.append(pull.run(watch))
+    return folders
 
 
 def _agrees(pull: Pull) -> bool:
     return typer.confirm(visible(f"Pull {pull.name} ({size(pull.missing)})?"), default=True, err=True)
 
 
-def _check_disk(pull: Pull) -> None:
+def _check_disk(pulls: Sequence[Pull]) -> None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     cache = Path(HF_HUB_CACHE)
     there = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
-    needed, free = pull.missing, shutil.disk_usage(there).free
+    needed, free = sum(pull.missing for pull in pulls), shutil.disk_usage(there).free
     if needed > free:
+        names = " and ".join(repr(pull.name) for pull in pulls)
         raise HsdError(
-            f"{pull.name!r} needs {size(needed)}, and {str(cache)!r} has {size(free)} free; delete models with "
+            f"{names}: {size(needed)} to download, and {str(cache)!r} has {size(free)} free; delete models with "
             "`hsd rm`, or set HF_HOME to a folder on a larger disk"
         )

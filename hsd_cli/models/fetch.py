@@ -29,7 +29,7 @@ def fetch(repository: Repository, file: RemoteFile, watch: Callable[[int], None]
 
     blob, partial = repository.blob(file), repository.partial(file)
     lock = blob.parent.parent.parent / ".locks" / blob.parent.parent.name / f"{file.digest}.lock"  # as the library's
-    for folder in (blob.parent, lock.parent):
+    for folder in (repository.snapshot, blob.parent, lock.parent):
         folder.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(lock):
         if not repository.has(file):

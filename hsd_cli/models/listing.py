@@ -1,0 +1,70 @@
+"""The models in the hub's cache, and their deletion from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hsd_cli.errors import HsdError
+from hsd_cli.models.roles import roles
+from hsd_cli.models.snapshots import State, main_snapshot, repository_folder, state_of
+
+if TYPE_CHECKING:
+    from huggingface_hub import CachedRepoInfo
+
+
+@dataclass(frozen=True)
+class CachedModel:
+    """``size`` in bytes of all revisions, ``last_used`` in seconds since 1970; ``role`` is the one last played."""
+
+    name: str
+    size: int
+    last_used: float
+    role: str | None
+    state: State
+    commits: tuple[str, ...]
+
+
+def cached_models() -> list[CachedModel]:
+    """By name. What the library cannot make sense of is left out."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return []
+    known = roles()
+    models = (_model(found, known) for found in repositories if found.repo_type == "model")
+    return sorted(models, key=lambda model: model.name.lower())
+
+
+def delete_models(models: Sequence[CachedModel]) -> None:
+    """With all their revisions. Raises ``HsdError`` if something remains."""
+    from huggingface_hub import scan_cache_dir
+
+    scan_cache_dir().delete_revisions(*(commit for model in models for commit in model.commits)).execute()
+    for model in models:
+        if repository_folder(model.name).exists():  # the library only logs what it could not delete
+            raise HsdError(f"could not delete all of {str(repository_folder(model.name))!r}; check its permissions")
+
+
+def _model(found: CachedRepoInfo, known_roles: dict[str, str]) -> CachedModel:
+    partial = sum(path.stat().st_size for path in found.repo_path.glob("blobs/*.incomplete"))
+    return CachedModel(
+        name=found.repo_id,
+        size=found.size_on_disk + partial,
+        last_used=found.last_accessed,
+        role=known_roles.get(found.repo_id),
+        state=_state(found, bool(partial)),
+        commits=tuple(revision.commit_hash for revision in found.revisions),
+    )
+
+
+def _state(found: CachedRepoInfo, broken_off: bool) -> State:
+    """Of the snapshot that commands use, or of the newest one where there is no such."""
+    newest_first = sorted(found.revisions, key=lambda revision: -revision.last_modified)
+    folder = main_snapshot(found.repo_id) or next((revision.snapshot_path for revision in newest_first), None)
+    state = "no model" if folder is None else state_of(folder)
+    return "partly downloaded" if broken_off and state != "whole" else state
