@@ -31,6 +31,7 @@ from hsd_cli.vocab.tokenizer import ModelTokenizer, Prompt, Rendered
 Verification = Literal["rejection", "coupled"]
 
 LONGEST_DRAFT = 16  # target tokens, where the length is left to the controller
+PLAIN_PASSES = 3  # for `time_plain`: enough for a median
 FIRST_ROOM = 2048  # tokens past the prompt that the caches have room for at first: most texts end long before -n
 
 
@@ -38,7 +39,8 @@ FIRST_ROOM = 2048  # tokens past the prompt that the caches have room for at fir
 class Request:
     """One text to write. ``chat=None`` uses the target's chat template if it has one.
 
-    With ``lookahead=None`` drafts are as long as they pay. ``written`` is what the target read and wrote before, if the
+    With ``lookahead=None`` drafts are as long as they pay. ``time_plain`` begins without drafts, so that it is known
+    what a plain pass takes. ``written`` is what the target read and wrote before, if the
     prompt may go on from it.
     """
 
@@ -52,6 +54,7 @@ class Request:
     verification: Verification | None = None
     seed: int | None = None
     stops: tuple[str, ...] = ()
+    time_plain: bool = False
     written: Rendered | None = None
 
 
@@ -140,7 +143,12 @@ class Engine:
                 model,
                 drafting,
                 prompt,
-                Limits(request.max_new_tokens, request.lookahead or LONGEST_DRAFT, frozenset(self.target.eos_ids)),
+                Limits(
+                    request.max_new_tokens,
+                    request.lookahead or LONGEST_DRAFT,
+                    frozenset(self.target.eos_ids),
+                    PLAIN_PASSES if request.time_plain else 0,
+                ),
                 rule=rule,
                 warper=Warper(request.sampling, model.vocabulary_size, model.device),
                 text=text,

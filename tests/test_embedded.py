@@ -153,3 +153,12 @@ def test_the_training_is_on_record() -> None:
     assert record["licence"] == "PSF-2.0"
     for name in ("target", "drafter", "speller", "twin"):
         assert record[name]["held_out_nats_per_token"] > 0
+
+
+def test_plain_passes_can_be_asked_for_first() -> None:
+    generation = engine("drafter").generate(
+        Request(PROMPTS[0], algorithm="slem", lookahead=2, max_new_tokens=12, time_plain=True)
+    )
+    drafted = [commit.drafted for commit in generation.commits]
+    assert drafted[:3] == [0, 0, 0]
+    assert any(drafted[3:])

@@ -125,6 +125,9 @@ def generate(
         from hsd_cli.engine import Request
         from hsd_cli.ui.live import LiveDisplay, can_be_live
 
+        is_live = (
+            not json and live is not False and not quiet and output is None and can_be_live(sys.stdout, sys.stderr)
+        )
         request = Request(
             prompt=text,
             system=None if system is None else valid(system),
@@ -136,14 +139,13 @@ def generate(
             verification=verification,
             seed=seed,
             stops=tuple(map(valid, stop or [])),
+            time_plain=is_live,
         )
 
         def display_for(generation: Generation) -> AbstractContextManager[Display | None]:
-            if json:
-                return nullcontext()
-            if live is not False and not quiet and output is None and can_be_live(sys.stdout, sys.stderr):
+            if is_live:
                 return LiveDisplay(generation, sys.stdout)
-            return nullcontext(sink)
+            return nullcontext(None if json else sink)
 
         run = write_text(engine, request, display_for, quiet)
         if json:

@@ -24,11 +24,12 @@ FinishReason = Literal["eos", "stop", "length", "context"]
 
 @dataclass(frozen=True)
 class Limits:
-    """When to stop, and how many target tokens to draft per iteration."""
+    """When to stop, and how many target tokens to draft per iteration; none in the first ``plain_passes``."""
 
     max_new_tokens: int
     lookahead: int
     eos_ids: frozenset[int] = frozenset()
+    plain_passes: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ def decode(
         position = len(ids) - len(prompt)
         # The target always adds a token of its own, so the last one is never worth drafting.
         wanted = min(limits.lookahead, budget - position - 1)
+        if statistics.iterations < limits.plain_passes:
+            wanted = 0
         with clock.phase("draft"):
             draft = drafter.draft(ids, wanted).first(wanted)
         with clock.phase("verify"):
