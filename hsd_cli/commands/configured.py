@@ -128,9 +128,10 @@ def known_options(ctx: typer.Context) -> dict[str, TyperOption]:
 def find_option(known: Mapping[str, TyperOption], key: str) -> TyperOption:
     """Of ``KEY`` and of ``pairs.NAME.KEY``. Raises ``UsageError`` that names the nearest key, or all."""
     *tables, name = split_key(key)
-    if name not in known or (tables and name == PAIR):
-        near = get_close_matches(name, known, 1)
-        hint = f"did you mean {'.'.join([*tables, *near])!r}?" if near else f"there are {', '.join(known)}"
+    possible = [key for key in known if not (tables and key == PAIR)]  # a pair chooses no other
+    if name not in possible:
+        near = get_close_matches(name, possible, 1)
+        hint = f"did you mean {'.'.join([*tables, *near])!r}?" if near else f"there are {', '.join(possible)}"
         raise UsageError(f"unknown key {key!r}; {hint}")
     return known[name]
 

@@ -20,7 +20,7 @@ class ConfigFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._document = tomlkit.parse(path.read_bytes())
+            self._document = tomlkit.parse(path.read_bytes().decode())
         except FileNotFoundError:
             self._document = tomlkit.document()
         except OSError as error:
