@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from hsd_cli import __version__
+from hsd_cli.commands.chat import chat
 from hsd_cli.commands.config import config
 from hsd_cli.commands.generate import generate
 from hsd_cli.commands.list_models import list_models
@@ -28,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(generate)
+app.command()(chat)
 app.command(name="vocab-diff")(vocab_diff)
 app.command()(plan)
 app.command()(verify)

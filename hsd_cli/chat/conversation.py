@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from hsd_cli.vocab.tokenizer import Message, Rendered
+if TYPE_CHECKING:
+    from hsd_cli.vocab.tokenizer import Message, Rendered
 
 # Turns for a model without a chat template. Line ends around the marks keep tokens from spanning a seam.
 USER_MARK = "User:\n"
@@ -14,7 +16,7 @@ PLAIN_STOP = "\n" + USER_MARK.rstrip("\n")  # where such a model begins to write
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and its answer, whole or not. ``written``: all that the target had read and written by then, if known."""
+    """A question and its answer, whole or not. ``written``: all that the target read and wrote until then."""
 
     question: str
     answer: str

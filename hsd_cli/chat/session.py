@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from time import perf_counter
 
 import torch
@@ -119,7 +119,7 @@ class Answer:
         self._request = request
         self._turns = turns
 
-    def __iter__(self) -> Iterator[Commit]:
+    def __iter__(self) -> Generator[Commit]:
         """Ctrl-C ends it after the iteration that is running, a second one at once (``KeyboardInterrupt``).
 
         Raises ``HsdError`` if the memory or the target fails.

@@ -48,12 +48,13 @@ class Settings:
             value = None if text == setting.unset else setting.read(text)
         except ValueError:
             raise UsageError(f"{name} must be {setting.form}, not {text!r}") from None
-        if name in SAMPLING:
-            try:
-                return replace(self, sampling=replace(self.sampling, **{name: value}))
-            except UsageError as error:
-                raise UsageError(str(error).removeprefix("--")) from None  # here it is no option
-        return replace(self, **{name: () if name == "stop" and value is None else value})
+        change: dict[str, Any] = {name: () if name == "stop" and value is None else value}
+        if name not in SAMPLING:
+            return replace(self, **change)
+        try:
+            return replace(self, sampling=replace(self.sampling, **change))
+        except UsageError as error:
+            raise UsageError(str(error).removeprefix("--")) from None  # here it is no option
 
 
 @dataclass(frozen=True)

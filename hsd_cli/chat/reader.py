@@ -1,0 +1,143 @@
+"""Where what is typed comes from: a terminal with an editor for lines, or a pipe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app
+from prompt_toolkit.enums import DEFAULT_BUFFER
+from prompt_toolkit.filters import has_focus
+from prompt_toolkit.history import FileHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import create_output
+
+from hsd_cli.chat.completion import CommandCompleter
+from hsd_cli.chat.entry import is_open
+from hsd_cli.errors import HsdError, UsageError
+
+PROMPT = ">>> "
+CONTINUATION = "... "
+
+
+class Reader(Protocol):
+    """``interactive``: somebody sits there, who can correct what was wrong."""
+
+    interactive: bool
+
+    def read(self) -> str:
+        """What was typed next: a line, or a block of them. Raises ``EOFError`` at the end."""
+
+    def edit(self, text: str) -> str:
+        """``text`` as it came back from the user's editor. Raises ``UsageError`` where there is none."""
+
+
+class PipeReader:
+    """Lines from a file or a pipe; what is no UTF-8 is replaced."""
+
+    interactive = False
+
+    def __init__(self, lines: BinaryIO) -> None:
+        self._lines = lines
+
+    def read(self) -> str:
+        text = self._line()
+        while is_open(text) and (more := self._line()):
+            text += more
+        if not text:
+            raise EOFError
+        return text
+
+    def edit(self, text: str) -> str:
+        raise UsageError("an editor needs a terminal")
+
+    def _line(self) -> str:
+        return self._lines.readline().decode("utf-8-sig", "replace")
+
+
+class TerminalReader:
+    """An editor for lines, with completion and history. Ctrl-C raises ``KeyboardInterrupt`` where nothing is typed."""
+
+    interactive = True
+
+    def __init__(self, history: PrivateHistory) -> None:
+        self._session: PromptSession[str] = PromptSession(
+            PROMPT,
+            multiline=True,
+            prompt_continuation=CONTINUATION,
+            completer=CommandCompleter(),
+            complete_while_typing=False,
+            history=history,
+            key_bindings=_keys(),
+            enable_open_in_editor=True,
+            enable_suspend=True,
+            tempfile_suffix=".md",
+            output=create_output(always_prefer_tty=True),  # standard output may be a file
+        )
+
+    def read(self) -> str:
+        return _valid(self._session.prompt())
+
+    def edit(self, text: str) -> str:
+        def open_editor() -> None:
+            get_app().current_buffer.open_in_editor(validate_and_handle=True)
+
+        return _valid(self._session.prompt(default=text, pre_run=open_editor))
+
+
+class PrivateHistory(FileHistory):
+    """What was typed before, in a file for the user's eyes alone, while ``wanted`` says so. Raises ``HsdError``."""
+
+    def __init__(self, path: Path, wanted: Callable[[], bool]) -> None:
+        super().__init__(str(path))
+        self._wanted = wanted
+        if wanted():
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
+                path.chmod(0o600)
+            except OSError as error:
+                raise HsdError(f"cannot write {str(path)!r}: {error.strerror}; use --no-history") from error
+
+    def load_history_strings(self) -> Iterable[str]:
+        return super().load_history_strings() if self._wanted() else []
+
+    def store_string(self, string: str) -> None:
+        if self._wanted():
+            with suppress(OSError):  # a full disk: a line less in the history is no reason to lose what was typed
+                super().store_string(string)
+
+
+def _keys() -> KeyBindings:
+    keys = KeyBindings()
+    typing = has_focus(DEFAULT_BUFFER)  # and not searching the history
+
+    @keys.add("enter", filter=typing)
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if is_open(buffer.text):
+            buffer.newline(copy_margin=False)
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter", filter=typing)
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.newline(copy_margin=False)
+
+    @keys.add("c-c", filter=typing)
+    def _(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
+
+    return keys
+
+
+def _valid(text: str) -> str:
+    """``text`` with its invalid bytes replaced, which come as surrogates."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
