@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from hsd_cli.errors import HsdError
+from hsd_cli.errors import EXIT_INTERRUPTED, HsdError
 from hsd_cli.models.failures import offline
 from hsd_cli.models.locate import local_folder
 from hsd_cli.models.snapshots import whole_snapshot
@@ -42,7 +42,7 @@ def ensure_downloaded(names: Iterable[str], pull: bool, quiet: bool) -> None:
         if not (pull or may_ask):
             raise advice
         planned = Pull.planned(name)
-        if not pull and not _agrees(planned):
+        if not pull and not agrees(f"Pull {name} ({size(planned.missing)})?", default=True):
             raise advice
         pulls.append(planned)
     download(pulls, quiet)
@@ -60,8 +60,12 @@ def download(pulls: Sequence[Pull], quiet: bool) -> list[Path]:
     return folders
 
 
-def _agrees(pull: Pull) -> bool:
-    return typer.confirm(visible(f"Pull {pull.name} ({size(pull.missing)})?"), default=True, err=True)
+def agrees(question: str, default: bool) -> bool:
+    """The answer to a question on the terminal; Ctrl-C leaves."""
+    try:
+        return typer.confirm(visible(question), default=default, err=True)
+    except typer.Abort:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def _check_disk(pulls: Sequence[Pull]) -> None:

@@ -25,8 +25,6 @@ def list_models(
 
     `hsd list`
 
-    `hsd list -q | xargs hsd pull` brings all up to date
-
     `hsd list --json | jq '.models[] | select(.state != "whole") | .id'`
     """
     from hsd_cli.models.listing import cached_models

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from hsd_cli.commands import options
+from hsd_cli.commands.acquire import ensure_downloaded
 from hsd_cli.errors import HsdError, UsageError
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -45,6 +47,7 @@ def plan(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")] = "auto",
     dtype: Annotated[Dtype, typer.Option(help="Number format of the weights.")] = "auto",
+    pull: options.Pull = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress on stderr.")] = False,
 ) -> None:
@@ -81,7 +84,7 @@ def plan(
     from hsd_cli.bench.prompts import PROMPTS, read_prompts
     from hsd_cli.planner.candidates import local_drafters
     from hsd_cli.planner.pair_plan import PairPlan, plan_pair, read_facts
-    from hsd_cli.planner.verdict import rank
+    from hsd_cli.planner.verdict import rank, too_large
     from hsd_cli.ui.terminal import escape
 
     sample = PROMPTS if prompts is None else read_prompts(prompts)
@@ -94,6 +97,11 @@ def plan(
         def on_step(words: str) -> None:
             status.update(Text(escape(words.encode(errors="surrogateescape"))))
 
+        def acquire(name: str) -> None:
+            status.stop()  # there may be a question, and a bar
+            ensure_downloaded((target, name), pull, quiet)
+            status.start()
+
         on_step(f"reading {target}")
         facts = read_facts(target)
         measurer = PlanMeasurer(sample, on_step)
@@ -101,6 +109,8 @@ def plan(
             on_step(f"reading {name}")
             try:
                 predicted = plan_pair(facts, read_facts(name), context, device, dtype)
+                if measure and not too_large(predicted):
+                    acquire(name)
                 plans.append(measurer.measured(predicted) if measure else predicted.recalled())
             except HsdError as error:
                 unfit[name] = error

@@ -13,7 +13,7 @@ from hsd_cli.models.snapshots import MAIN
 
 
 def pull(
-    models: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids on the hub.", show_default=False)],
+    models: Annotated[list[str], typer.Argument(metavar="ID", help="Ids on the hub.", show_default=False)],
     revision: Annotated[str, typer.Option(help="A branch, a tag or a commit.")] = MAIN,
     tokenizer_only: Annotated[
         bool, typer.Option("--tokenizer-only", help="No weights: enough for `hsd plan` and `hsd vocab-diff`.")

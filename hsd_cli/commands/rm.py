@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hsd_cli.commands.acquire import agrees
 from hsd_cli.commands.models import say
 from hsd_cli.errors import HsdError, UsageError
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def rm(
-    models: Annotated[list[str], typer.Argument(metavar="ID...", help="As `hsd list` shows them.", show_default=False)],
+    models: Annotated[list[str], typer.Argument(metavar="ID", help="As `hsd list` shows them.", show_default=False)],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -25,7 +26,7 @@ def rm(
 
     What will be deleted is shown first, with its size. On a terminal there is a question; elsewhere `--yes` is needed.
 
-    Exit codes: 0 done; 1 failure, also where the answer is no; 2 usage.
+    Exit codes: 0 done; 1 failure, also where the answer is no; 2 usage; 130 interrupted.
 
     **Examples**
 
@@ -47,7 +48,7 @@ def rm(
             say(f"{'would delete' if dry_run else 'deleting'} {model.name} ({size(model.size)})")
     if not dry_run:
         total = size(sum(model.size for model in chosen))
-        if not yes and not typer.confirm(f"Delete {total}?", default=False, err=True):
+        if not yes and not agrees(f"Delete {total}?", default=False):
             raise HsdError("nothing was deleted")
         delete_models(chosen)
         if not quiet:

@@ -7,8 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
+from hsd_cli.commands import options
+from hsd_cli.commands.acquire import ensure_downloaded
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.errors import EXIT_FAILURE, HsdError, UsageError
+from hsd_cli.models.roles import remember_role
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -42,6 +45,7 @@ def verify(
     dtype: Annotated[Dtype, typer.Option(help="Number format of the weights.")] = "auto",
     draft_device: Annotated[str | None, typer.Option(help="The drafter's device, if another one.")] = None,
     draft_dtype: Annotated[Dtype | None, typer.Option(help="The drafter's dtype, if another one.")] = None,
+    pull: options.Pull = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress on stderr.")] = False,
 ) -> None:
@@ -68,6 +72,7 @@ def verify(
     if SamplingSettings(temperature).greedy:
         raise UsageError("--temperature must be above 0; greedy text is compared anyway")
     chosen = PROMPTS if prompts is None else _read_prompts(prompts)
+    ensure_downloaded((target, drafter), pull, quiet)
 
     import torch
     from rich.console import Console
@@ -87,6 +92,8 @@ def verify(
             load_model(target, device, dtype),
             load_model(drafter, draft_device or device, draft_dtype or dtype),
         )
+        remember_role(target, "target")
+        remember_role(drafter, "drafter")
         try:
             report = verify_pair(engine, plan, status.update)
         except torch.OutOfMemoryError:

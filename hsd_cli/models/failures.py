@@ -53,17 +53,17 @@ def _table() -> list[tuple[Kinds, Sentence]]:
                 f"no model {name!r} on the hub, and no such folder; check the spelling, or run `hf auth "
                 "login` if it is private"
             ),
-            (
-                RevisionNotFoundError,
-                lambda name, _: f"{name!r} has no such revision; leave --revision out, or see {_page(name)}/tree/main",
-            ),
-            (HfHubHTTPError, _refused),
-            (
-                (transport_error(), ConnectionError, LocalEntryNotFoundError),
-                lambda name, _: (
-                    f"{name!r} is not all here, and there is no connection to the hub (any more); check the network, "
-                    f"then run: hsd pull {name}"
-                ),
+        ),
+        (
+            RevisionNotFoundError,
+            lambda name, _: f"{name!r} has no such revision; leave --revision out, or see {_page(name)}/tree/main",
+        ),
+        (HfHubHTTPError, _refused),
+        (
+            (transport_error(), ConnectionError, LocalEntryNotFoundError),
+            lambda name, _: (
+                f"{name!r} is not all here, and there is no connection to the hub (any more); check the network, "
+                f"then run: hsd pull {name}"
             ),
         ),
         (
