@@ -8,9 +8,11 @@ from io import TextIOWrapper
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from hsd_cli import __version__
 from hsd_cli.commands.chat import chat
+from hsd_cli.commands.completion import LINE, answer, completion
 from hsd_cli.commands.config import config
 from hsd_cli.commands.generate import generate
 from hsd_cli.commands.list_models import list_models
@@ -26,6 +28,7 @@ app = typer.Typer(
     name="hsd",
     help="Faster text generation with nothing lost: any drafter speeds up any target.",
     rich_markup_mode="markdown",
+    add_completion=False,  # `hsd completion` knows more, and sooner
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(generate)
@@ -37,6 +40,7 @@ app.command()(pull)
 app.command(name="list")(list_models)
 app.command()(rm)
 app.add_typer(config, name="config")
+app.command()(completion)
 
 
 def _show_version(wanted: bool) -> None:
@@ -75,6 +79,11 @@ def _run(arguments: list[str]) -> int:
         raise HsdError("standard output is closed; send it to a file or to /dev/null")
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a narrow encoding must not cost the rest of the text
+    if LINE in os.environ:
+        group = typer.main.get_command(app)
+        assert isinstance(group, TyperGroup)
+        answer(group, os.environ[LINE])
+        return 0
     return app(arguments, prog_name="hsd", standalone_mode=False) or 0
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from hsd_cli.commands import suggestions
 from hsd_cli.commands.configured import apply_configuration
 
 Algorithm = Literal["auto", "ar", "lookup", "sd", "slem", "slrs", "tli", "union"]
@@ -27,6 +28,7 @@ Target = Annotated[
         "-t",
         "--target",
         envvar="HSD_TARGET",
+        autocompletion=suggestions.models,
         help="Model that writes the text: hub id or folder.",
         rich_help_panel=MODELS,
     ),
@@ -34,7 +36,12 @@ Target = Annotated[
 Draft = Annotated[
     str | None,
     typer.Option(
-        "-d", "--draft", envvar="HSD_DRAFT", help="Model that guesses ahead; any tokenizer.", rich_help_panel=MODELS
+        "-d",
+        "--draft",
+        envvar="HSD_DRAFT",
+        autocompletion=suggestions.models,
+        help="Model that guesses ahead; any tokenizer.",
+        rich_help_panel=MODELS,
     ),
 ]
 PairName = Annotated[
@@ -44,6 +51,7 @@ PairName = Annotated[
         envvar="HSD_PAIR",
         is_eager=True,  # it decides the defaults of all others
         callback=apply_configuration,
+        autocompletion=suggestions.pairs,
         help="A pair of your configuration; see `hsd config --help`.",
         rich_help_panel=MODELS,
     ),

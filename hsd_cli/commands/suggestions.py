@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import typer
 
-from hsd_cli.commands.configured import find_option, known_options
+from hsd_cli.commands.configured import PAIR, find_option, known_options
 from hsd_cli.config.keys import PAIRS, split_key
 from hsd_cli.config.location import config_path
 from hsd_cli.errors import HsdError
@@ -21,34 +22,40 @@ def models() -> list[str]:
 
 def pairs() -> list[str]:
     """The names of those in the configuration file."""
-    return sorted({split_key(key)[1] for key in configured_keys() if key.startswith(f"{PAIRS}.")})
+    return list(_configured()[1])
 
 
-def keys(ctx: typer.Context, incomplete: str) -> list[str]:
-    """All that can be configured, for the pair whose name is there already or for none."""
-    *tables, _ = split_key(incomplete)
-    prefixes = [".".join([*tables, ""])] if tables else ["", *(f"{PAIRS}.{name}." for name in pairs())]
-    return [prefix + key for prefix in prefixes for key in known_options(ctx)]
+def keys(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """All that can be configured, and what it is; of pairs, the one whose name is there already, or those there are."""
+    known = [(key, option.help or "") for key, option in known_options(ctx).items()]
+    names = split_key(incomplete)[1:2] or pairs()
+    return [*known, *((f"{PAIRS}.{name}.{key}", text) for name in names for key, text in known if key != PAIR)]
 
 
 def configured_keys() -> list[str]:
-    """What is in the file now."""
-    if not config_path().exists():
-        return []
-
-    from hsd_cli.config.file import ConfigFile
-
-    with suppress(HsdError):  # a damaged file is explained when it is used
-        file = ConfigFile(config_path())
-        return [*file.options, *(f"{PAIRS}.{name}.{key}" for name, values in file.pairs.items() for key in values)]
-    return []
+    """What is in the file now, and each pair as a whole."""
+    options, pairs = _configured()
+    return [
+        *options,
+        *(f"{PAIRS}.{name}" for name in pairs),
+        *(f"{PAIRS}.{name}.{key}" for name, values in pairs.items() for key in values),
+    ]
 
 
 def values(ctx: typer.Context, incomplete: str) -> list[str]:
-    """What the option that is being configured takes."""
-    with suppress(HsdError):
+    """What the option takes whose key stands before."""
+    with suppress(HsdError):  # no such key
         option = find_option(known_options(ctx), ctx.params["key"])
-        if option.is_flag:
-            return ["yes", "no"]
-        return [item.value for item in option.shell_complete(ctx, incomplete)]
+        return ["yes", "no"] if option.is_flag else [item.value for item in option.shell_complete(ctx, incomplete)]
     return []
+
+
+def _configured() -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Options and pairs of the configuration file."""
+    if config_path().exists():
+        from hsd_cli.config.file import ConfigFile
+
+        with suppress(HsdError):  # a damaged file is explained when it is used
+            file = ConfigFile(config_path())
+            return file.options, file.pairs
+    return {}, {}
