@@ -51,19 +51,18 @@ class Journal:
             if self._has_errors:
                 self._take_out_errors()
 
-    def append(self, result: Mapping[str, Any]) -> None:
-        """Once this returns, ``result`` outlives the process, and a loss of power. All of it is written, or none."""
-        line = (json.dumps(result) + "\n").encode()
+    def append(self, line: str) -> None:
+        """Once this returns, ``line`` outlives the process, and a loss of power. All of it is written, or none."""
+        rest = data = line.encode()
         with self._named():
             try:
-                rest = line
                 while rest:
                     rest = rest[os.write(self._descriptor, rest) :]
                 os.fsync(self._descriptor)
             except OSError:
                 os.ftruncate(self._descriptor, self._end)
                 raise
-        self._end += len(line)
+        self._end += len(data)
 
     def __enter__(self) -> Journal:
         return self
@@ -87,17 +86,18 @@ class Journal:
     def _read(self) -> None:
         with self._path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                complete = line.endswith(b"\n")
                 result = _object(line)
-                if _is_result(result) and complete:
+                is_result, is_error = _is_result(result), result.keys() >= OF_AN_ERROR
+                begins_like_one = not result and (line.startswith(BEGINNING) or BEGINNING.startswith(line))
+                if not line.endswith(b"\n") and (is_result or is_error or begins_like_one):
+                    return  # a crash in the middle of it
+                if is_result:
                     self.finished[result["id"]] = result["fingerprint"]
                     self.run_seed = result["run_seed"]
-                elif result.keys() >= OF_AN_ERROR and complete:
+                elif is_error:
                     self._has_errors = True
-                elif complete or not (line.startswith(BEGINNING) or BEGINNING.startswith(line)):
-                    raise HsdError(f"line {number} of {self.name} is no result of hsd; give another -o")
                 else:
-                    return  # a crash in the middle of it
+                    raise HsdError(f"line {number} of {self.name} is no result of hsd; give another -o")
                 self._end += len(line)
 
     def _take_out_errors(self) -> None:

@@ -16,7 +16,9 @@ from hsd_cli.errors import UsageError
 
 RecordId = str | int
 SEED_BITS = 32
+MOST = (1 << 63) - 1  # what tensors can count with
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+FIXING_THE_TEXT = ("prompt", "system", "chat", "max_new_tokens", "verification", "seed", "stops")
 OTHERS = ("system", "chat", "algorithm", "lookahead", "max_new_tokens", "verification")
 
 
@@ -30,8 +32,16 @@ class Record:
     fingerprint: str
 
 
+class Outcome:
+    """What becomes of a record; its fields are what the line of results says."""
+
+    def json(self) -> str:
+        """One object on one line, in ASCII alone, which no terminal obeys and every encoding has."""
+        return json.dumps(vars(self)) + "\n"
+
+
 @dataclass(frozen=True)
-class Failure:
+class Failure(Outcome):
     """Why a record has no text, as it stands among the results. ``id`` is the record's, if it could be read."""
 
     id: RecordId | None
@@ -62,7 +72,7 @@ def read_records(lines: Iterable[bytes], base: Request, run_seed: int, target: s
             request = _request(fields, base)
             if request.seed is None:
                 request = replace(request, seed=derived_seed(run_seed, name))
-            yield Record(number, name, request, _fingerprint(request, target))
+            yield Record(number, name, request, fingerprint(request, target))
         except _BadRecordError as bad:
             yield Failure(name, number, str(bad))
 
@@ -73,17 +83,16 @@ def derived_seed(run_seed: int, name: RecordId) -> int:
     return int.from_bytes(digest[: SEED_BITS // 8], "big")
 
 
-def _fingerprint(request: Request, target: str) -> str:
-    """Of all that a text depends on; how it is drafted changes nothing but the time it takes."""
-    asked = asdict(request)
-    del asked["algorithm"], asked["lookahead"], asked["written"]
+def fingerprint(request: Request, target: str) -> str:
+    """Of all that a text depends on; how it is drafted changes nothing but the time that it takes."""
+    asked = {name: getattr(request, name) for name in FIXING_THE_TEXT} | asdict(request.sampling)
     return hashlib.sha256(json.dumps([asked, target], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _fields(line: bytes, first: bool) -> dict[str, Any]:
     try:
         text = line.decode("utf-8-sig" if first else "utf-8")
-        fields = json.loads(text)
+        fields = json.loads(text.rstrip())
     except UnicodeDecodeError as error:
         raise _BadRecordError(f"not UTF-8: byte {error.start + 1} of the line") from None
     except json.JSONDecodeError as error:
@@ -156,7 +165,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and -MOST <= value <= MOST
 
 
 def _is_number(value: Any) -> bool:

@@ -8,7 +8,7 @@ from time import perf_counter
 
 import torch
 
-from hsd_cli.batch.records import Failure, Record, RecordId
+from hsd_cli.batch.records import Failure, Outcome, Record, RecordId
 from hsd_cli.decoding.loop import Commit
 from hsd_cli.engine import Generation, Request
 from hsd_cli.errors import HsdError
@@ -17,7 +17,7 @@ OUT_OF_MEMORY = "the device ran out of memory; try a shorter prompt, --dtype bfl
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Outcome):
     """A record's text, as it stands among the results. ``seconds``: all that the record took.
 
     ``tokens_per_second``: while decoding, without reading the prompt. ``run_seed`` and ``fingerprint`` let a later run
@@ -39,7 +39,7 @@ class Result:
     algorithm: str
     verification: str
     seed: int | None
-    run_seed: int
+    run_seed: int | None
     fingerprint: str
 
 
@@ -47,7 +47,7 @@ def write_texts(
     records: Iterable[Record | Failure],
     finished: Container[RecordId],
     generate: Callable[[Request], Generation],
-    run_seed: int,
+    run_seed: int | None,
     watch: Callable[[Commit], None],
 ) -> Iterator[Result | Failure]:
     """A result for each record that is not ``finished``; every commit is shown to ``watch``.
@@ -62,7 +62,7 @@ def write_texts(
 
 
 def _write_text(
-    record: Record, generate: Callable[[Request], Generation], run_seed: int, watch: Callable[[Commit], None]
+    record: Record, generate: Callable[[Request], Generation], run_seed: int | None, watch: Callable[[Commit], None]
 ) -> Result | Failure:
     begun = perf_counter()
     commits: list[Commit] = []
@@ -78,7 +78,9 @@ def _write_text(
     return _result(record, run_seed, generation, commits, perf_counter() - begun)
 
 
-def _result(record: Record, run_seed: int, generation: Generation, commits: list[Commit], seconds: float) -> Result:
+def _result(
+    record: Record, run_seed: int | None, generation: Generation, commits: list[Commit], seconds: float
+) -> Result:
     statistics = generation.statistics
     decoding = seconds - generation.clock.seconds["prefill"]
     return Result(

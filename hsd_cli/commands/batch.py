@@ -1,32 +1,25 @@
-"""`hsd generate -i`: many texts from JSONL records, one result per line."""
+"""``hsd generate -i``: many texts from JSONL records, one result per line."""
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-import typer
-
-from hsd_cli.commands.interrupts import holding_interrupts
-from hsd_cli.commands.models import say
-from hsd_cli.errors import EXIT_INTERRUPTED, HsdError
+from hsd_cli.commands.many_texts import write_many
+from hsd_cli.errors import HsdError
 from hsd_cli.ui.output import Output
 
 if TYPE_CHECKING:
     from hsd_cli.batch.journal import Journal
-    from hsd_cli.engine import Engine, Generation, Request
+    from hsd_cli.engine import Engine, Request
 
 STANDARD_INPUT = "-"
-SEED_BITS = 32
 
 
 def generate_batch(
@@ -47,54 +40,38 @@ def generate_batch(
     order of the input, those of a second try at the end. Raises ``HsdError`` at the end if records failed.
     """
     from hsd_cli.batch.journal import Journal
-    from hsd_cli.batch.records import Failure, read_records
-    from hsd_cli.batch.results import write_texts
+    from hsd_cli.batch.records import read_records
     from hsd_cli.batch.survey import survey
-    from hsd_cli.ui.batch_progress import BatchProgress
 
+    resumable = output is not None and (output.is_file() or not output.exists())
     with ExitStack() as stack:
-        resumable = output is not None and (output.is_file() or not output.exists())
         lines = stack.enter_context(_opened(source, to_the_end=resumable))
         journal = stack.enter_context(Journal(output)) if output is not None and resumable else None
-        append = _printer(stack.enter_context(Output(output))) if journal is None else journal.append
-        finished = {} if journal is None else journal.finished
+        put = stack.enter_context(Output(output)).write if journal is None else journal.append
         run_seed = _run_seed(base.seed, journal)
-        work = None
+        found = None
         if lines.seekable():
             beginning = lines.tell()
-            work = survey(read_records(lines, base, run_seed, target), journal)
+            found = survey(read_records(lines, base, run_seed, target), journal)
             lines.seek(beginning)
         if journal is not None:
             journal.repair()
-        engine = cache(load)
-        if work is None or work.left:
-            engine()  # what it says comes before the bar
-
-        def generate(request: Request) -> Generation:
-            with holding_interrupts():
-                return engine().generate(request)
-
-        first = None
-        shown = not quiet and sys.stderr.isatty() and not (output is None and sys.stdout.isatty())
-        progress = BatchProgress(None if work is None else work.total, len(finished), shown)
-        try:
-            with progress:
-                records = read_records(lines, base, run_seed, target)
-                for outcome in write_texts(records, finished, generate, run_seed, progress.watch):
-                    with holding_interrupts():
-                        append(asdict(outcome))
-                        progress.count(failed=isinstance(outcome, Failure))
-                    if first is None and isinstance(outcome, Failure):
-                        first = outcome
-        except KeyboardInterrupt:
-            if not quiet:
-                say(progress.stopped() + ("" if journal is None else "; the same command continues"))
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-    if stats and not quiet:
-        say(progress.line())
-    if first is not None:
+        failures = write_many(
+            read_records(lines, base, run_seed, target),
+            lambda outcome: put(outcome.json()),
+            load,
+            survey=found,
+            finished=() if journal is None else journal.finished,
+            run_seed=run_seed,
+            prints=output is None,
+            afterwards="" if journal is None else "; the same command continues",
+            stats=stats,
+            quiet=quiet,
+        )
+    if failures.first is not None:
+        first = failures.first
         raise HsdError(
-            f"{progress.failed} of {progress.seen} records failed; the first, line {first.line}: {first.error}"
+            f"{failures.failed} of {failures.seen} records failed; the first, in line {first.line}: {first.error}"
         )
 
 
@@ -114,15 +91,10 @@ def _opened(source: str, to_the_end: bool) -> Iterator[BinaryIO]:
         yield lines
 
 
-def _printer(output: Output) -> Callable[[Mapping[str, Any]], None]:
-    return lambda outcome: output.write(json.dumps(outcome) + "\n")
-
-
 def _run_seed(given: int | None, journal: Journal | None) -> int:
     """That of the run which is gone on with; else the given one, or a new one."""
-    begun = None if journal is None else journal.run_seed
-    if journal is not None and given not in (None, begun) and begun is not None:
-        raise HsdError(f"{journal.name} was begun with --seed {begun}; give the same, or another -o")
-    if begun is not None:
-        return begun
-    return secrets.randbits(SEED_BITS) if given is None else given
+    if journal is None or journal.run_seed is None:
+        return secrets.randbits(32) if given is None else given
+    if given not in (None, journal.run_seed):
+        raise HsdError(f"{journal.name} was begun with --seed {journal.run_seed}; give the same, or another -o")
+    return journal.run_seed

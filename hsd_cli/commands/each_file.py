@@ -1,0 +1,102 @@
+"""``hsd generate -f … --template``: one text for each file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from os import fsencode
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hsd_cli.commands.many_texts import write_many
+from hsd_cli.commands.models import say
+from hsd_cli.errors import HsdError, UsageError
+from hsd_cli.ui.output import Output
+from hsd_cli.ui.terminal import escape
+
+if TYPE_CHECKING:
+    from hsd_cli.batch.results import Result
+    from hsd_cli.engine import Engine, Request
+
+
+def generate_each(
+    files: Sequence[Path],
+    prompt: str | None,
+    base: Request,
+    *,
+    template: str | None,
+    beside: bool,
+    folder: Path | None,
+    output: Path | None,
+    as_json: bool,
+    target: str,
+    load: Callable[[], Engine],
+    stats: bool,
+    quiet: bool,
+) -> None:
+    """A text of its own for each of ``files``, which are paths and patterns: from ``template``, then ``prompt``.
+
+    It goes ``beside`` the file as ``NAME.out``, into ``folder`` under the file's name, or, one after another with the
+    names above them as `head` has it, into ``output`` or standard output. ``as_json``: objects as `hsd generate -i`
+    writes them, with the file's name as ``id``. Raises ``UsageError`` for what cannot be right, before ``load`` is
+    called, and ``HsdError`` at the end if files failed.
+    """
+    from hsd_cli.batch.files import check_template, destinations, expand, file_records
+    from hsd_cli.batch.records import Failure
+    from hsd_cli.batch.survey import Survey
+
+    if sum([beside, folder is not None, output is not None]) > 1:
+        raise UsageError("--beside, --output-dir and --output say three places for the text; choose one")
+    if template is not None:
+        check_template(template)
+    paths = expand(files)
+    apart = beside or folder is not None
+    places = dict(zip(map(str, paths), destinations(paths, folder) if apart else [], strict=False))
+    with Output(None if apart else output) as sink:
+        together = _Together(sink, headings=len(paths) > 1)
+
+        def put(outcome: Result | Failure) -> None:
+            if isinstance(outcome, Failure):
+                say(f"{outcome.id}: {outcome.error}")
+            if as_json and not apart:
+                sink.write(outcome.json())
+            elif isinstance(outcome, Failure):
+                return
+            elif apart:
+                _write(places[str(outcome.id)], outcome.json() if as_json else outcome.text)
+            else:
+                together.write(str(outcome.id), outcome.text)
+
+        failures = write_many(
+            file_records(paths, prompt, template, base, target),
+            put,
+            load,
+            survey=Survey(len(paths), 0, len(paths)),
+            run_seed=base.seed,
+            prints=not apart and output is None,
+            stats=stats,
+            quiet=quiet,
+        )
+    if failures.failed:
+        raise HsdError(f"{failures.failed} of {failures.seen} files failed")
+
+
+def _write(place: Path, text: str) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HsdError(f"cannot make {str(place.parent)!r}: {error.strerror}") from error
+    with Output(place) as output:
+        output.write(text)
+
+
+class _Together:
+    """One text after another, below the names of their files."""
+
+    def __init__(self, sink: Output, headings: bool) -> None:
+        self._sink, self._headings, self._gap = sink, headings, ""
+
+    def write(self, name: str, text: str) -> None:
+        if self._headings:
+            text = f"{self._gap}==> {escape(fsencode(name))} <==\n{text}" + ("" if text.endswith("\n") else "\n")
+        self._sink.write(text)
+        self._gap = "\n"

@@ -1,0 +1,79 @@
+"""Many texts with one pair of models: what one cannot have does not stop the others."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Container, Iterable
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import typer
+
+from hsd_cli.commands.interrupts import holding_interrupts
+from hsd_cli.commands.models import say
+from hsd_cli.errors import EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    from hsd_cli.batch.records import Failure, Record, RecordId
+    from hsd_cli.batch.results import Result
+    from hsd_cli.batch.survey import Survey
+    from hsd_cli.engine import Engine, Generation, Request
+
+
+class Failures(NamedTuple):
+    """How many of how many records failed, and the first that did."""
+
+    failed: int
+    seen: int
+    first: Failure | None
+
+
+def write_many(
+    records: Iterable[Record | Failure],
+    put: Callable[[Result | Failure], None],
+    load: Callable[[], Engine],
+    *,
+    survey: Survey | None,
+    finished: Container[RecordId] = (),
+    run_seed: int | None,
+    prints: bool,
+    afterwards: str = "",
+    stats: bool,
+    quiet: bool,
+) -> Failures:
+    """Hands every record's outcome to ``put``, shows how far it is on a terminal, and sums up.
+
+    ``load`` is called once, if there is anything to write. ``survey`` is unknown where records come as they please.
+    ``prints``: the outcomes go to standard output. ``afterwards`` says what to do after Ctrl-C, which is exit code 130.
+    """
+    from hsd_cli.batch.records import Failure
+    from hsd_cli.batch.results import write_texts
+    from hsd_cli.ui.batch_progress import BatchProgress
+
+    engine = cache(load)
+    if survey is None or survey.left:
+        engine()  # what it says comes before the bar
+
+    def generate(request: Request) -> Generation:
+        with holding_interrupts():
+            return engine().generate(request)
+
+    first: Failure | None = None
+    total, before = (None, 0) if survey is None else (survey.total, survey.finished)
+    shown = not quiet and sys.stderr.isatty() and not (prints and sys.stdout.isatty())
+    progress = BatchProgress(total, before, shown)
+    try:
+        with progress:
+            for outcome in write_texts(records, finished, generate, run_seed, progress.watch):
+                with holding_interrupts():
+                    put(outcome)
+                    progress.count(failed=isinstance(outcome, Failure))
+                if first is None and isinstance(outcome, Failure):
+                    first = outcome
+    except KeyboardInterrupt:
+        if not quiet:
+            say(progress.stopped() + afterwards)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if stats and not quiet:
+        say(progress.line())
+    return Failures(progress.failed, progress.seen, first)
