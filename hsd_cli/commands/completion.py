@@ -100,8 +100,7 @@ class Candidate(NamedTuple):
 def answer(root: TyperGroup, line: str) -> None:
     """Prints the candidates for the last word of ``line``."""
     for candidate in candidates(root, line):
-        if candidate.word.isprintable():  # a folder's name may be anything
-            typer.echo(f"{candidate.word}\t{candidate.meaning}")
+        typer.echo(f"{candidate.word}\t{candidate.meaning}")
 
 
 def candidates(root: TyperGroup, line: str) -> list[Candidate]:
@@ -137,14 +136,16 @@ def candidates(root: TyperGroup, line: str) -> list[Candidate]:
         name, equals, value = last.partition("=")
         named = _option(context, name)
         if equals:
-            return [] if named is None else [Candidate(f"{name}={word}") for word, _ in _values(context, named, value)]
-        found = _options(context)
+            found = [] if named is None else [Candidate(f"{name}={word}") for word, _ in _values(context, named, value)]
+        else:
+            found = _options(context)
     elif isinstance(context.command, TyperGroup):
         found = (Candidate(name, _brief(command.help)) for name, command in context.command.commands.items())
     else:
         argument = _argument(context)
         found = () if argument is None else _values(context, argument, last)
-    return [candidate for candidate in found if candidate.word.startswith(last)]
+    # A folder's name may be anything, and what is offered gets to the terminal.
+    return [candidate for candidate in found if candidate.word.startswith(last) and candidate.word.isprintable()]
 
 
 def _words(line: str) -> tuple[list[str], str]:
