@@ -34,6 +34,8 @@ TAB = 8
 
 # Rich has no names for these. See ECMA-48 and DEC's terminals.
 ERASE_BELOW = "\x1b[J"
+# At the top left corner some terminals take it for a new screen, and keep the old one in their history.
+ERASE_BELOW_LINE_START = "\x1b7\x1b[C\x1b[J\x1b8"
 LINE_DOWN = "\x1bD"  # scrolls at the bottom and keeps the column
 LINES_UP = "\x1b[{}A"
 SAVE_CURSOR, RESTORE_CURSOR = "\x1b7", "\x1b8"
@@ -185,7 +187,8 @@ class LiveDisplay:
         with self._lock:
             text, self._pending = self._pending, []
         self.frames += 1
-        segments = [Segment(ERASE_BELOW)]
+        at_start = self._line.column(self._size.columns) == 0
+        segments = [Segment(ERASE_BELOW_LINE_START if at_start else ERASE_BELOW)]
         segments += [Segment(self._line.extend(segment.text), segment.style) for segment in text]
         if self._line.column(self._size.columns) == self._size.columns:
             segments.append(Segment(NEXT_ROW))
