@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 from unittest.mock import patch
 
 import typer
@@ -80,12 +80,14 @@ def run(*arguments: object, stdin: bytes = b"") -> Result:
         return hsd(*arguments, stdin=stdin)
 
 
-def started(*arguments: object) -> subprocess.Popen[bytes]:
+def started(
+    *arguments: object, stdin: int = subprocess.DEVNULL, stdout: int | IO[bytes] = subprocess.PIPE
+) -> subprocess.Popen[bytes]:
     """The command in a process of its own, still running."""
     return subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdin=stdin,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
