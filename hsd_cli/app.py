@@ -14,6 +14,7 @@ from hsd_cli import __version__
 from hsd_cli.commands.chat import chat
 from hsd_cli.commands.completion import LINE, answer, completion
 from hsd_cli.commands.config import config
+from hsd_cli.commands.doctor import doctor
 from hsd_cli.commands.generate import generate
 from hsd_cli.commands.list_models import list_models
 from hsd_cli.commands.plan import plan
@@ -40,6 +41,7 @@ app.command()(pull)
 app.command(name="list")(list_models)
 app.command()(rm)
 app.add_typer(config, name="config")
+app.command()(doctor)
 app.command()(completion)
 
 
