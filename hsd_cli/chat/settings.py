@@ -54,7 +54,8 @@ class Settings:
         try:
             return replace(self, sampling=replace(self.sampling, **change))
         except UsageError as error:
-            raise UsageError(str(error).removeprefix("--")) from None  # here it is no option
+            option = f"--{name.replace('_', '-')}"  # what it is called on the command line
+            raise UsageError(str(error).replace(option, name)) from None
 
 
 @dataclass(frozen=True)
