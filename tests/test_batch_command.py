@@ -97,7 +97,7 @@ def test_one_line_sums_up_and_quiet_says_nothing(letters: str, pairs: str, tmp_p
     source = jsonl(tmp_path / "in.jsonl", [{"prompt": "a"}, {"prompt": "b"}])
     arguments = ["-t", letters, "-d", pairs, "-a", "slem", "-i", source]
     done = run(*arguments)
-    assert done.err.startswith("hsd: 2 records · 16 tokens in ")
+    assert done.err.startswith("hsd: 2 texts · 16 tokens in ")
     assert " tokens/s · accepted " in done.err
     assert done.err.count("\n") == 1
     assert run(*arguments, "-q").err == ""
@@ -158,7 +158,7 @@ def test_the_same_command_goes_on_where_it_stopped(
         seed = SAMPLED[-2:] if kept == 0 else []  # the results know it
         done = run(*arguments, *seed, stdin=stdin)
         assert done.code == 0
-        assert f"hsd: {len(RECORDS) - kept} records" in done.err
+        assert f"hsd: {len(RECORDS) - kept} text" in done.err
         assert (f" · {kept} were done before · " in done.err) == (kept > 0)
         assert output.read_bytes().startswith(whole[: whole[:length].rfind(b"\n") + 1])
         assert list(texts(output).items()) == list(uninterrupted.items())
@@ -186,7 +186,7 @@ def test_where_all_is_done_no_model_is_loaded(letters: str, tmp_path: Path) -> N
     shutil.rmtree(model)
     again = run(*arguments)
     assert (again.code, output.read_bytes()) == (1, written)
-    assert again.err.startswith("hsd: 0 records · 1 were done before · ")
+    assert again.err.startswith("hsd: 0 texts · 1 were done before · ")
     assert again.err.splitlines()[1:] == first.err.splitlines()[1:]
 
 
@@ -414,7 +414,7 @@ def test_an_output_that_is_no_file_takes_the_results_as_they_come(letters: str, 
     for _ in range(2):
         done = run("-t", letters, "-i", source, "-o", os.devnull)
         assert done.code == 0
-        assert done.err.startswith("hsd: 1 records · 8 tokens in ")
+        assert done.err.startswith("hsd: 1 text · 8 tokens in ")
 
 
 # Shared beginnings
@@ -465,7 +465,7 @@ def test_a_bar_shows_how_far_it_is_and_leaves_one_line(letters: str, pairs: str,
         terminal.send("\x03")
         assert terminal.wait() == 130
     stopped = re.fullmatch(r"hsd: stopped after (\d+) of 5000; the same command continues", terminal.text.strip())
-    assert stopped
+    assert stopped, terminal.text
     assert int(stopped[1]) == len(results(output))
 
 
@@ -475,4 +475,4 @@ def test_results_on_a_terminal_need_no_bar(letters: str, tmp_path: Path) -> None
         assert terminal.wait() == 0
     line, summary = terminal.text.strip().splitlines()
     assert json.loads(line)["text"] == "bcdefghi"
-    assert summary.startswith("hsd: 1 records · 8 tokens in ")
+    assert summary.startswith("hsd: 1 text · 8 tokens in ")

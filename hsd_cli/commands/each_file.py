@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import fsencode
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,25 +46,24 @@ def generate_each(
 
     if sum([beside, folder is not None, output is not None]) > 1:
         raise UsageError("--beside, --output-dir and --output say three places for the text; choose one")
+    if not files:
+        raise UsageError("there is no file to write a text for; name some with --file")
     if template is not None:
         check_template(template)
     paths = expand(files)
     apart = beside or folder is not None
     places = dict(zip(map(str, paths), destinations(paths, folder) if apart else [], strict=False))
+    _make_folders(places.values())
     with Output(None if apart else output) as sink:
-        together = _Together(sink, headings=len(paths) > 1)
+        write = _apart(places) if apart else _together(sink, headings=len(paths) > 1)
 
         def put(outcome: Result | Failure) -> None:
             if isinstance(outcome, Failure):
                 say(f"{outcome.id}: {outcome.error}")
             if as_json and not apart:
                 sink.write(outcome.json())
-            elif isinstance(outcome, Failure):
-                return
-            elif apart:
-                _write(places[str(outcome.id)], outcome.json() if as_json else outcome.text)
-            else:
-                together.write(str(outcome.id), outcome.text)
+            elif not isinstance(outcome, Failure):
+                write(str(outcome.id), outcome.json() if as_json else outcome.text)
 
         failures = write_many(
             file_records(paths, prompt, template, base, target),
@@ -80,23 +79,33 @@ def generate_each(
         raise HsdError(f"{failures.failed} of {failures.seen} files failed")
 
 
-def _write(place: Path, text: str) -> None:
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise HsdError(f"cannot make {str(place.parent)!r}: {error.strerror}") from error
-    with Output(place) as output:
-        output.write(text)
+def _make_folders(places: Iterable[Path]) -> None:
+    for folder in {place.parent for place in places}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HsdError(f"cannot make the folder {str(folder)!r}: {error.strerror}") from error
 
 
-class _Together:
-    """One text after another, below the names of their files."""
+def _apart(places: Mapping[str, Path]) -> Callable[[str, str], None]:
+    """Writes a file's text to its own place."""
 
-    def __init__(self, sink: Output, headings: bool) -> None:
-        self._sink, self._headings, self._gap = sink, headings, ""
+    def write(name: str, text: str) -> None:
+        with Output(places[name]) as place:
+            place.write(text)
 
-    def write(self, name: str, text: str) -> None:
-        if self._headings:
-            text = f"{self._gap}==> {escape(fsencode(name))} <==\n{text}" + ("" if text.endswith("\n") else "\n")
-        self._sink.write(text)
-        self._gap = "\n"
+    return write
+
+
+def _together(sink: Output, headings: bool) -> Callable[[str, str], None]:
+    """Writes one text after another, below the names of their files."""
+    begun = False
+
+    def write(name: str, text: str) -> None:
+        nonlocal begun
+        gap = "\n" if begun else ""
+        end = "" if text.endswith("\n") else "\n"
+        sink.write(f"{gap}==> {escape(fsencode(name))} <==\n{text}{end}" if headings else text)
+        begun = True
+
+    return write

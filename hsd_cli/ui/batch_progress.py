@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from time import perf_counter
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hsd_cli.decoding.loop import Commit
+from hsd_cli.ui.live import _without_echo
 
 
 class BatchProgress:
@@ -28,6 +30,7 @@ class BatchProgress:
             transient=True,
             disable=not shown,
         )
+        self._shown = ExitStack()
         self._task = self._bar.add_task("", total=total, completed=finished, figures="")
 
     def watch(self, commit: Commit) -> None:
@@ -56,7 +59,8 @@ class BatchProgress:
         """What the run did."""
         before = [f"{self._finished} were done before"] if self._finished else []
         seconds = perf_counter() - self._begun
-        parts = [f"{self._written} records", *before, f"{self._tokens} tokens in {seconds:.2f} s", *self._figures()]
+        count = f"{self._written} text" + ("" if self._written == 1 else "s")
+        parts = [count, *before, f"{self._tokens} tokens in {seconds:.2f} s", *self._figures()]
         return " · ".join(parts)
 
     def _figures(self) -> list[str]:
@@ -65,8 +69,10 @@ class BatchProgress:
         return rate + ([f"accepted {self._accepted / self._drafted:.0%}"] if self._drafted else [])
 
     def __enter__(self) -> BatchProgress:
-        self._bar.start()
+        if not self._bar.disable:
+            self._shown.enter_context(_without_echo())
+        self._shown.enter_context(self._bar)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._shown.close()
