@@ -64,7 +64,7 @@ def _help(_: Session, topic: str) -> Effect:
     keys = [
         ("Alt-Enter", "A new line; or put several between two lines of three quotes."),
         ("Ctrl-X Ctrl-E", "Go on writing in your editor."),
-        ("Ctrl-C", "Ends the answer that is being written, or clears the line."),
+        ("Ctrl-C", "Ends the answer (a second one does not wait), or clears the line."),
         ("Ctrl-D", "Leaves."),
         (f"{2 * SLASH}…", "A message that begins with a slash."),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -29,8 +29,8 @@ class Reader(Protocol):
 
     interactive: bool
 
-    def read(self) -> str:
-        """What was typed next: a line, or a block of them. Raises ``EOFError`` at the end."""
+    def read(self, keep: bool) -> str:
+        """What was typed next: a line, or a block of them; ``keep``: in the history. Raises ``EOFError``."""
 
     def edit(self, text: str) -> str:
         """``text`` as it came back from the user's editor. Raises ``UsageError`` where there is none."""
@@ -44,7 +44,7 @@ class PipeReader:
     def __init__(self, lines: BinaryIO) -> None:
         self._lines = lines
 
-    def read(self) -> str:
+    def read(self, keep: bool) -> str:
         text = self._line()
         while is_open(text) and (more := self._line()):
             text += more
@@ -65,6 +65,7 @@ class TerminalReader:
     interactive = True
 
     def __init__(self, history: PrivateHistory) -> None:
+        self._history = history
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
             multiline=True,
@@ -79,7 +80,8 @@ class TerminalReader:
             output=create_output(always_prefer_tty=True),  # standard output may be a file
         )
 
-    def read(self) -> str:
+    def read(self, keep: bool) -> str:
+        self._history.wanted = keep
         return _valid(self._session.prompt())
 
     def edit(self, text: str) -> str:
@@ -90,26 +92,31 @@ class TerminalReader:
 
 
 class PrivateHistory(FileHistory):
-    """What was typed before, in a file for the user's eyes alone, while ``wanted`` says so. Raises ``HsdError``."""
+    """What was typed before, in a file for the user's eyes alone, while it is ``wanted``. Raises ``HsdError``."""
 
-    def __init__(self, path: Path, wanted: Callable[[], bool]) -> None:
+    def __init__(self, path: Path, wanted: bool) -> None:
         super().__init__(str(path))
-        self._wanted = wanted
-        if wanted():
+        self._path = path
+        self.wanted = wanted
+        if wanted:
             try:
-                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
-                path.chmod(0o600)
+                self._make_private()
             except OSError as error:
                 raise HsdError(f"cannot write {str(path)!r}: {error.strerror}; use --no-history") from error
 
     def load_history_strings(self) -> Iterable[str]:
-        return super().load_history_strings() if self._wanted() else []
+        return super().load_history_strings() if self.wanted else []
 
     def store_string(self, string: str) -> None:
-        if self._wanted():
+        if self.wanted:
             with suppress(OSError):  # a full disk: a line less in the history is no reason to lose what was typed
+                self._make_private()
                 super().store_string(string)
+
+    def _make_private(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
+        self._path.chmod(0o600)
 
 
 def _keys() -> KeyBindings:

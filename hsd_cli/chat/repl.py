@@ -53,7 +53,7 @@ class Repl:
         """Until the end of what is typed. Raises ``KeyboardInterrupt`` where nobody sits there to go on."""
         while True:
             try:
-                if self._follow(parse(self._reader.read())):
+                if self._follow(parse(self._reader.read(self._session.settings.history))):
                     return
             except EOFError:
                 return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 
 import torch
@@ -61,7 +62,9 @@ class Session:
         turns = len(self.conversation.turns) - again
         left_out = min(self.conversation.left_out, turns)
         request, left_out = self._fitting(question, turns, left_out)
-        return Answer(self, question, request, self.engine.generate(request), turns, left_out)
+        with _explaining_memory():
+            generation = self.engine.generate(request)
+        return Answer(self, question, request, generation, turns, left_out)
 
     def _fitting(self, question: str, turns: int, left_out: int) -> tuple[Request, int]:
         """The request, and how many turns it leaves out: none more, or so many that the next turns will fit too."""
@@ -94,6 +97,14 @@ class Session:
             stops=settings.stop if chat else (*settings.stop, PLAIN_STOP),
             written=said.turns[-1].written if said.turns else None,
         )
+
+
+@contextmanager
+def _explaining_memory() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise HsdError("the device ran out of memory; /clear the conversation, or use --device cpu") from None
 
 
 class Answer:
@@ -129,22 +140,18 @@ class Answer:
         reason = "interrupt"
         begun = perf_counter()
         try:
-            with noticing_interrupts() as interrupted:
+            with _explaining_memory(), noticing_interrupts() as interrupted:
                 for commit in self.generation.commits:
                     ids += [piece.token for piece in commit.pieces]
                     texts.append(commit.text)
                     reason = commit.finish_reason or reason
                     yield commit
                     if commit.finish_reason is None and interrupted():
-                        # What waited for the rest of a character or a stop string.
-                        rest = Commit((), PLAIN, 0, 0, perf_counter() - begun, self.generation.text.finish())
-                        texts.append(rest.text)
-                        yield rest
-                        return
-        except torch.OutOfMemoryError:
-            raise HsdError(
-                "the device ran out of memory; /clear the conversation, or restart with --device cpu"
-            ) from None
+                        break
+                # What waited for the rest of a character or a stop string when Ctrl-C came.
+                if rest := self.generation.text.finish():
+                    texts.append(rest)
+                    yield Commit((), PLAIN, 0, 0, perf_counter() - begun, rest)
         finally:
             if ids:
                 self._remember("".join(texts), ids, reason, perf_counter() - begun)

@@ -12,15 +12,15 @@ import typer
 
 from hsd_cli.commands import options
 from hsd_cli.commands.acquire import ensure_downloaded
+from hsd_cli.commands.interrupts import leaving_at_once
 from hsd_cli.commands.models import ModelOptions
 from hsd_cli.commands.prompts import valid
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
+    from hsd_cli.chat.conversation import Conversation
     from hsd_cli.chat.reader import Reader
-    from hsd_cli.chat.session import Session
-    from hsd_cli.chat.settings import Settings
     from hsd_cli.runtime.loading import LoadedModel
 
 
@@ -36,7 +36,11 @@ def chat(
     system: options.System = None,
     resume: Annotated[
         bool,
-        typer.Option("--continue", help="Go on with the last chat.", rich_help_panel=options.TEXT),
+        typer.Option(
+            "--continue",
+            help="Go on with the last chat, and its models if none are given.",
+            rich_help_panel=options.TEXT,
+        ),
     ] = False,
     load: Annotated[
         Path | None,
@@ -70,8 +74,8 @@ def chat(
 
     Type a message and Enter; Alt-Enter begins a new line, and so does Enter between three quotes. `/help` lists the
     commands: settings, drafter and algorithm can be changed in the middle of a chat, answers written again, chats
-    saved and loaded. Ctrl-C ends an answer, Ctrl-D the chat. Where standard input is no terminal, every line of it is
-    a message or a command. Answers go to stdout, everything else to stderr.
+    saved and loaded. Ctrl-C ends an answer, a second one at once; Ctrl-D ends the chat. Where standard input is no
+    terminal, every line of it is a message or a command. Answers go to stdout, everything else to stderr.
 
     When the conversation outgrows the target's context, the oldest turns are left out until a quarter of it is free
     again besides the room for the answer; the system prompt stays, and it is said. A target without a chat template
@@ -99,9 +103,16 @@ def chat(
     if resume and load is not None:
         raise UsageError("--continue goes on with the last chat and --load with that of a file; leave one of them out")
     sampling = SamplingSettings(temperature, top_k, top_p, min_p, repetition_penalty)
-    models = ModelOptions(target, draft, device, dtype, draft_device, draft_dtype, pull, algorithm)
 
+    from hsd_cli.chat.conversation import Conversation
     from hsd_cli.chat.settings import Settings
+
+    conversation, before = _earlier(resume, load) or (Conversation(), dict[str, str]())
+    if resume and target is None:
+        target, draft = before.get("target"), draft or before.get("drafter")
+    if system is not None:
+        conversation.system = valid(system)
+    models = ModelOptions(target, draft, device, dtype, draft_device, draft_dtype, pull, algorithm)
 
     settings = Settings(
         sampling=sampling,
@@ -115,44 +126,17 @@ def chat(
         stats=stats,
         history=history and os.environ.get("HSD_NOHISTORY", "") in ("", "0"),
     )
-    _chat(models, settings, None if system is None else valid(system), _file(resume, load), quiet)
-
-
-def _file(resume: bool, load: Path | None) -> Path | None:
-    """The chat to go on with."""
-    from hsd_cli.chat import transcript
-
-    if not resume:
-        return load
-    if not transcript.last_chat().exists():
-        raise UsageError("there is no last chat to go on with; leave --continue out")
-    return transcript.last_chat()
-
-
-def _chat(models: ModelOptions, settings: Settings, system: str | None, file: Path | None, quiet: bool) -> None:
-    from hsd_cli.chat import commands, transcript
-    from hsd_cli.chat.conversation import Conversation
-
-    conversation, before = Conversation(), dict[str, str]()
-    if file is not None:
-        conversation, before = transcript.load(file)
-    if system is not None:
-        conversation.system = system
+    with leaving_at_once():
+        reader = _reader(settings.history)  # what is wrong with its history need not wait for the weights
     engine = models.load(quiet)
 
+    from hsd_cli.chat.commands import resumed
     from hsd_cli.chat.repl import Repl
     from hsd_cli.chat.session import Session
 
-    def load_drafter(name: str) -> LoadedModel:
-        from hsd_cli.runtime.loading import load_model
-
-        ensure_downloaded([name], models.pull, quiet)
-        return load_model(name, models.draft_device or models.device, models.draft_dtype or models.dtype)
-
-    session = Session(engine, settings, conversation, load_drafter)
-    reader = _reader(session)
+    session = Session(engine, settings, conversation, lambda name: _load_drafter(models, name, quiet))
     repl = Repl(session, reader, quiet)
-    repl.greet(commands.resumed(session, before) if file is not None else [])
+    repl.greet(resumed(session, before) if before else [])
     try:
         repl.run()
     except KeyboardInterrupt:
@@ -161,7 +145,17 @@ def _chat(models: ModelOptions, settings: Settings, system: str | None, file: Pa
         raise typer.Exit(EXIT_FAILURE)
 
 
-def _reader(session: Session) -> Reader:
+def _earlier(resume: bool, load: Path | None) -> tuple[Conversation, dict[str, str]] | None:
+    """The chat to go on with, and its models."""
+    from hsd_cli.chat import transcript
+
+    if resume and not transcript.last_chat().exists():
+        raise UsageError("there is no last chat to go on with; leave --continue out")
+    file = transcript.last_chat() if resume else load
+    return None if file is None else transcript.load(file)
+
+
+def _reader(history: bool) -> Reader:
     """A line editor if somebody sits at a terminal."""
     from hsd_cli.chat.reader import PipeReader, PrivateHistory, TerminalReader
     from hsd_cli.chat.transcript import history_folder
@@ -169,5 +163,13 @@ def _reader(session: Session) -> Reader:
     if sys.stdin is None:
         return PipeReader(BytesIO())
     if sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty()):
-        return TerminalReader(PrivateHistory(history_folder() / "history", lambda: session.settings.history))
+        return TerminalReader(PrivateHistory(history_folder() / "history", history))
     return PipeReader(sys.stdin.buffer)
+
+
+def _load_drafter(models: ModelOptions, name: str, quiet: bool) -> LoadedModel:
+    """Another drafter, where and how the first one would have been loaded."""
+    from hsd_cli.runtime.loading import load_model
+
+    ensure_downloaded([name], models.pull, quiet)
+    return load_model(name, models.draft_device or models.device, models.draft_dtype or models.dtype)
