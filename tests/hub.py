@@ -7,9 +7,10 @@ import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from urllib.parse import unquote, urlsplit
 
 LARGE = (".safetensors", ".bin")  # kept apart from git, under their SHA-256
@@ -17,14 +18,15 @@ LARGE = (".safetensors", ".bin")  # kept apart from git, under their SHA-256
 
 @dataclass
 class Repository:
-    """``files`` by name. ``refused`` is the status and error code that every request gets."""
+    """``files`` by name. ``refused`` is the status that every request gets, with headers about the reason."""
 
     files: dict[str, bytes]
     revisions: tuple[str, ...] = ("main",)
-    refused: tuple[int, str] | None = None
+    refused: tuple[int, dict[str, str]] | None = None
     claimed_sizes: dict[str, int] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)  # arrive with a wrong byte
     breaking: dict[str, list[int]] = field(default_factory=dict)  # after so many bytes each next answer breaks off
+    stalling: dict[str, int] = field(default_factory=dict)  # after so many bytes nothing more comes
 
     @classmethod
     def of_folder(cls, folder: str | Path, **files: bytes) -> Repository:
@@ -53,7 +55,7 @@ class Repository:
 class Request:
     method: str
     path: str
-    headers: Mapping[str, str]
+    headers: Message
 
 
 class Hub:
@@ -62,6 +64,8 @@ class Hub:
     def __init__(self, repositories: dict[str, Repository]) -> None:
         self.repositories = repositories
         self.requests: list[Request] = []
+        self.stalled = threading.Event()
+        self._leaving = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
@@ -71,11 +75,11 @@ class Hub:
 
     @property
     def downloads(self) -> list[tuple[str, str | None]]:
-        """Names of the files whose content was asked for, with the range."""
+        """Names of the files whose content was asked for, with the range that was."""
         return [
             (request.path.rsplit("/", 1)[1], request.headers.get("Range"))
             for request in self.requests
-            if request.method == "GET" and "/resolve/" in request.path
+            if request.method == "GET" and "/resolve/" in request.path and not request.path.startswith("/cdn/")
         ]
 
     def __enter__(self) -> Hub:
@@ -85,6 +89,7 @@ class Hub:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._leaving.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -105,55 +110,70 @@ class Hub:
                 pass
 
             def _answer(self) -> None:
-                hub.requests.append(Request(self.command, self.path, dict(self.headers)))
+                hub.requests.append(Request(self.command, self.path, self.headers))
                 parts = unquote(urlsplit(self.path).path).strip("/").split("/")
-                if parts[:2] == ["api", "models"]:
-                    name, rest = "/".join(parts[2:4]), parts[4:]
-                else:
-                    name, rest = "/".join(parts[:2]), parts[2:]
+                kind = parts[0] if parts[0] in ("api", "cdn") else "pages"
+                rest = parts[{"api": 2, "cdn": 1, "pages": 0}[kind] :]
+                name, rest = "/".join(rest[:2]), rest[2:]
                 repository = hub.repositories.get(name)
                 if repository is None:
-                    self._refuse(404, "RepoNotFound")
+                    self._send(404, headers={"X-Error-Code": "RepoNotFound"})
                 elif repository.refused:
-                    self._refuse(*repository.refused)
-                elif rest[1:2] and rest[1] not in (*repository.revisions, repository.commit):
-                    self._refuse(404, "RevisionNotFound")
-                elif rest[:1] == ["resolve"]:
-                    self._send_file(repository, "/".join(rest[2:]))
-                else:
+                    status, reasons = repository.refused
+                    self._send(status, headers=reasons)
+                elif rest[1] not in (*repository.revisions, repository.commit):
+                    self._send(404, headers={"X-Error-Code": "RevisionNotFound"})
+                elif kind == "api":
                     siblings = [repository.describe(file) for file in repository.files]
-                    body = json.dumps({"id": name, "sha": repository.commit, "siblings": siblings}).encode()
-                    self._send(200, body, {"Content-Type": "application/json"})
+                    described = {"id": name, "sha": repository.commit, "siblings": siblings}
+                    self._send(200, json.dumps(described).encode(), {"Content-Type": "application/json"})
+                elif rest[2] not in repository.files:
+                    self._send(404, headers={"X-Error-Code": "EntryNotFound"})
+                elif kind == "pages" and rest[2].endswith(LARGE):
+                    self._redirect(repository, rest[2])
+                else:
+                    self._send_file(repository, rest[2])
+
+            def _redirect(self, repository: Repository, name: str) -> None:
+                """To another host, which must not see the token."""
+                self._send(
+                    302,
+                    headers={
+                        "Location": f"http://localhost:{hub._server.server_port}/cdn{self.path}",
+                        "X-Repo-Commit": repository.commit,
+                        "X-Linked-Etag": f'"{repository.digest(name)}"',
+                        "X-Linked-Size": str(len(repository.files[name])),
+                    },
+                )
 
             def _send_file(self, repository: Repository, name: str) -> None:
-                if name not in repository.files:
-                    self._refuse(404, "EntryNotFound")
-                    return
                 data = repository.files[name]
                 headers = {"X-Repo-Commit": repository.commit, "ETag": f'"{repository.digest(name)}"'}
-                if name.endswith(LARGE):
-                    headers |= {"X-Linked-Etag": headers["ETag"], "X-Linked-Size": str(len(data))}
                 if name in repository.damaged:
                     data = bytes([data[0] ^ 1]) + data[1:]
                 start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
                 if start:
                     headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+                stalls = name in repository.stalling
                 breaks = repository.breaking.get(name) if self.command == "GET" else None
-                self._send(206 if start else 200, data[start:], headers, breaks.pop(0) if breaks else None)
-
-            def _refuse(self, status: int, code: str) -> None:
-                self._send(status, b"{}", {"X-Error-Code": code} if code else {})
+                end = repository.stalling[name] if stalls else breaks.pop(0) if breaks else None
+                self._send(206 if start else 200, data[start:], headers, end)
+                if stalls:
+                    hub.stalled.set()
+                    hub._leaving.wait()
 
             def _send(
-                self, status: int, body: bytes, headers: Mapping[str, str], breaks_after: int | None = None
-            ) -> None:
+                self, status: int, body: bytes = b"", headers: Mapping[str, str] = MappingProxyType({}),
+                end: int | None = None,
+            ) -> None:  # fmt: skip
+                """``end`` is the place in ``body`` where the connection breaks."""
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 if self.command == "GET":
-                    self.wfile.write(body[:breaks_after])
-                self.close_connection = self.close_connection or breaks_after is not None
+                    self.wfile.write(body[:end])
+                self.close_connection = self.close_connection or end is not None
 
         return Handler

@@ -13,7 +13,7 @@ from hsd_cli.models.failures import transport_error
 from hsd_cli.models.repository import RemoteFile, Repository
 
 CHUNK = 1 << 20
-ATTEMPTS = 4  # without a single new byte, until a broken connection is given up
+ATTEMPTS = 5  # without a single new byte, until a broken connection is given up
 PAUSE = 0.5  # seconds after the first of them, doubled every time
 SHA256 = 64  # digits
 
@@ -73,7 +73,7 @@ def _continue(repository: Repository, file: RemoteFile, here: int, watch: Callab
         hf_raise_for_status(response)
         resumed = response.status_code == 206
         with repository.partial(file).open("ab" if resumed else "wb", buffering=0) as sink:
-            for chunk in response.iter_bytes(CHUNK):
+            for chunk in response.iter_bytes():  # of no set size: what has arrived must not wait for more in memory
                 sink.write(chunk)
                 watch(sink.tell())
 

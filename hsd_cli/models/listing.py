@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hsd_cli.errors import HsdError
 from hsd_cli.models.roles import roles
-from hsd_cli.models.snapshots import State, main_snapshot, repository_folder, state_of
+from hsd_cli.models.snapshots import State, main_snapshot, state_of
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo
@@ -23,16 +23,16 @@ class CachedModel:
     last_used: float
     role: str | None
     state: State
-    commits: tuple[str, ...]
 
 
 def cached_models() -> list[CachedModel]:
     """By name. What the library cannot make sense of is left out."""
     from huggingface_hub import scan_cache_dir
+    from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repositories = scan_cache_dir().repos
+        repositories = scan_cache_dir(HF_HUB_CACHE).repos
     except CacheNotFound:
         return []
     known = roles()
@@ -43,11 +43,18 @@ def cached_models() -> list[CachedModel]:
 def delete_models(models: Sequence[CachedModel]) -> None:
     """With all their revisions. Raises ``HsdError`` if something remains."""
     from huggingface_hub import scan_cache_dir
+    from huggingface_hub.constants import HF_HUB_CACHE
 
-    scan_cache_dir().delete_revisions(*(commit for model in models for commit in model.commits)).execute()
-    for model in models:
-        if repository_folder(model.name).exists():  # the library only logs what it could not delete
-            raise HsdError(f"could not delete all of {str(repository_folder(model.name))!r}; check its permissions")
+    cache = scan_cache_dir(HF_HUB_CACHE)
+    names = {model.name for model in models}
+    for found in cache.repos:
+        if found.repo_type != "model" or found.repo_id not in names:
+            continue
+        # Copies of a repository share commits, so that the library gets to see this one only.
+        alone = replace(cache, repos=frozenset([found]))
+        alone.delete_revisions(*(revision.commit_hash for revision in found.revisions)).execute()
+        if found.repo_path.exists():  # the library only logs what it could not delete
+            raise HsdError(f"could not delete all of {str(found.repo_path)!r}; check its permissions")
 
 
 def _model(found: CachedRepoInfo, known_roles: dict[str, str]) -> CachedModel:
@@ -58,7 +65,6 @@ def _model(found: CachedRepoInfo, known_roles: dict[str, str]) -> CachedModel:
         last_used=found.last_accessed,
         role=known_roles.get(found.repo_id),
         state=_state(found, bool(partial)),
-        commits=tuple(revision.commit_hash for revision in found.revisions),
     )
 
 
