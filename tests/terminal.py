@@ -23,13 +23,17 @@ INHERITED = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CI", "GITHUB_ACTION
 
 
 class Screen(pyte.HistoryScreen):
-    """Wraps a wide character that has only half a place left, as terminals do."""
+    """Wraps a wide character that has only half a place left, and keeps the cursor in the window, as terminals do."""
 
     def draw(self, data: str) -> None:
         for character in data:
             if wcwidth(character) == 2 and self.cursor.x == self.columns - 1:
                 super().draw(" ")
             super().draw(character)
+
+    def resize(self, lines: int | None = None, columns: int | None = None) -> None:
+        super().resize(lines, columns)
+        self.cursor.x = min(self.cursor.x, self.columns - 1)
 
 
 class Terminal:

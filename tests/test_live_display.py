@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import re
+import struct
 import sys
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hsd_cli.ui.live import can_be_live
 from tests.terminal import Terminal
 
+HERE = str(Path(__file__).parent.parent)
 HSD = [sys.executable, "-m", "hsd_cli"]
 WIDE = "漢字かな交じり文。한국어와 English، mixed 👍🏽 é "
 
@@ -25,10 +32,17 @@ class Scripted:
     def __init__(self, terminal: Terminal, pipe: Any) -> None:
         self.terminal = terminal
         self._pipe = pipe
+        self._tokens = 0
 
     def show(self, *pieces: tuple[str, bool]) -> None:
         self._pipe.write(json.dumps(pieces) + "\n")
         self._pipe.flush()
+        self._tokens += len(pieces)
+
+    def draw(self, *pieces: tuple[str, bool]) -> None:
+        """Shows them, and waits until that has happened."""
+        self.show(*pieces)
+        self.terminal.wait_for(f"  {self._tokens:,} tokens")
 
     def end(self) -> list[str]:
         """All lines that are left when the text has ended."""
@@ -42,8 +56,7 @@ def scripted(folder: Path, rows: int = 12, columns: int = 80, **environment: str
     path = folder / "pipe"
     os.mkfifo(path)
     command = [sys.executable, "-m", "tests.scripted_live", str(path)]
-    here = str(Path(__file__).parent.parent)
-    environment = {"PYTHONPATH": here, **environment}
+    environment = {"PYTHONPATH": HERE, **environment}
     with Terminal(*command, rows=rows, columns=columns, environment=environment) as terminal, open(path, "w") as pipe:
         yield Scripted(terminal, pipe)
 
@@ -63,12 +76,6 @@ def test_text_grows_above_the_figures_which_are_gone_at_the_end(tmp_path: Path) 
         assert display.terminal.screen.cursor.x == len(first)
         display.show((".\nThe end", False))
         assert display.end() == ["Once upon a time.", "The end"]
-
-
-def test_without_a_plain_pass_no_speedup_is_claimed(tmp_path: Path) -> None:
-    with scripted(tmp_path) as display:
-        display.show(("a", True))
-        display.terminal.wait_for("plain decoding not timed")
 
 
 @pytest.mark.parametrize(("environment", "colour"), [({}, "green"), ({"NO_COLOR": "1"}, "default")])
@@ -94,36 +101,33 @@ def test_drafted_text_has_a_colour_and_is_bold(tmp_path: Path, environment: dict
     ],
     ids=["one long line", "more than the screen", "wide", "wide at the edge", "full rows", "one row", "tabs", "empty"],
 )
-@pytest.mark.parametrize("step", [1, 7, 10_000])
-def test_what_is_left_is_the_text_itself(tmp_path: Path, text: str, step: int) -> None:
+@pytest.mark.parametrize("frames", [[38, 39, 40, 41, 42, 80], [7, 14, 21, 28, 35, 1000]], ids=["at the edge", "across"])
+def test_what_is_left_is_the_text_itself(tmp_path: Path, text: str, frames: list[int]) -> None:
     (tmp_path / "text").write_text(text)
     with Terminal("cat", str(tmp_path / "text"), rows=10, columns=40) as plain:
         plain.wait()
     with scripted(tmp_path, rows=10, columns=40) as display:
-        for at in range(0, len(text), step):
-            display.show((text[at : at + step], at % 2 == 0))
-            if at < 20 * step:
-                next_frame(display.terminal)
+        for begin, end in pairwise([0, *frames, len(text)]):
+            display.draw((text[begin:end], begin % 2 == 0))
         assert display.end() == plain.everything
 
 
-def next_frame(terminal: Terminal) -> None:
-    """Waits for the display to be drawn again."""
-    frames = terminal.sent.count(b"\x1b8")
-    terminal.wait_for(lambda: terminal.sent.count(b"\x1b8") > frames)
-
-
-def test_a_window_that_changes_keeps_text_and_figures_apart(tmp_path: Path) -> None:
-    words = [f"word{number} " for number in range(40)]
-    with scripted(tmp_path, rows=12, columns=80) as display:
-        for number, word in enumerate(words):
-            display.show((word, True))
-            next_frame(display.terminal)
-            if number == 5:
-                display.terminal.resize(12, 40)
-            if number == 20:
-                display.terminal.resize(12, 120)
-        assert "".join(display.end()).split() == "".join(words).split()
+@pytest.mark.parametrize(("before", "after"), [(40, 120), (40, 60), (80, 40)])
+def test_a_window_that_changes_costs_no_text(tmp_path: Path, before: int, after: int) -> None:
+    """This terminal leaves rows as they are; where one wrapped them anew, the line of 120 would be full."""
+    first, second = "abcdefghijklmnopqrstuvwxyz" * 2, "0123456789" * 6 + "ABCDEFGH"
+    if after < before:
+        first = first[: after - 1]  # the terminal itself cuts off the rest
+    with scripted(tmp_path, rows=12, columns=before) as display:
+        display.draw((first, True))
+        display.terminal.resize(12, after)
+        for place in range(0, len(second), 17):
+            display.draw((second[place : place + 17], True))
+        display.draw(("\nThe", False))
+        display.draw((" end", False))
+        *line, last = display.end()
+    assert "".join(line) == first + second
+    assert last == "The end"
 
 
 def test_a_window_too_low_for_figures_shows_the_text_alone(tmp_path: Path) -> None:
@@ -153,11 +157,36 @@ def test_it_is_drawn_twelve_times_a_second_at_most_and_the_rest_comes_in_time(tm
     assert 1 < int(found[1]) <= 12 * float(found[2]) + 3  # the first, the next and the last
 
 
-@pytest.mark.parametrize("terminal", ["dumb", "unknown"])
-def test_terminals_that_cannot_move_the_cursor_get_plain_text(tmp_path: Path, terminal: str) -> None:
-    with Terminal(*HSD, "generate", "-n", "3", "--no-stats", "x", environment={"TERM": terminal}) as plain:
+def test_a_terminal_that_cannot_move_the_cursor_gets_plain_text() -> None:
+    command = [*HSD, "generate", "-n", "3", "--no-stats", "-t", "embedded:target", "x"]
+    with Terminal(*command, environment={"TERM": "dumb"}) as plain:
         assert plain.wait() == 0
+    assert plain.sent
     assert b"\x1b" not in plain.sent
+
+
+@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"TERM": "unknown"}, {"PYTHONIOENCODING": "latin-1"}])
+def test_not_every_terminal_can_show_it(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "tests.scripted_live", os.devnull]
+    with Terminal(*command, environment={"PYTHONPATH": HERE, **environment}) as terminal:
+        terminal.wait()
+        assert terminal.text == "not live"
+
+
+def test_a_terminal_without_a_size_gets_plain_text() -> None:
+    own, side = pty.openpty()
+    with open(own, "wb"), open(side, "w", encoding="utf-8") as out:
+        assert not can_be_live(out, out)
+        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        assert can_be_live(out, out)
+
+
+def test_a_job_in_the_background_leaves_the_terminal_to_the_shell() -> None:
+    child = [sys.executable, "-m", "tests.scripted_live", os.devnull]
+    shell = f"import os, subprocess as s; s.run({child}, preexec_fn=os.setpgrp)"
+    with Terminal(sys.executable, "-c", shell, environment={"PYTHONPATH": HERE}) as terminal:
+        terminal.wait()
+        assert terminal.text == "not live"
 
 
 def test_generate_is_live_on_a_terminal_and_leaves_the_same_text(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from rich.cells import get_character_cell_size
 from rich.console import Console
 from rich.segment import Segment, Segments
 from rich.style import Style
+from rich.text import Text
 
 from hsd_cli.ui.live_figures import LiveFigures
 from hsd_cli.ui.terminal import visible
@@ -33,21 +34,30 @@ LOOK = 0.25  # seconds after which a change of the window's size is noticed, at 
 TAB = 8
 
 # Rich has no names for these. See ECMA-48 and DEC's terminals.
-ERASE_BELOW = "\x1b[J"
-# At the top left corner some terminals take it for a new screen, and keep the old one in their history.
-ERASE_BELOW_LINE_START = "\x1b7\x1b[C\x1b[J\x1b8"
+# From the next column on: at the top left corner some terminals take it for a new screen, and keep the old one in their
+# history.
+ERASE_BELOW = "\x1b7\x1b[C\x1b[J\x1b8"
 LINE_DOWN = "\x1bD"  # scrolls at the bottom and keeps the column
 LINES_UP = "\x1b[{}A"
 SAVE_CURSOR, RESTORE_CURSOR = "\x1b7", "\x1b8"
-NEXT_ROW = " \r"  # makes the terminal wrap a row that is exactly full, as line editors do
 
 
 def can_be_live(out: TextIO, err: TextIO) -> bool:
-    """Whether both are terminals that know how to move the cursor."""
+    """Whether both are terminals, and ``out`` one that moves its cursor where it is told to, for this process."""
     if not (out.isatty() and err.isatty()):
         return False
     console = Console(file=out)
-    return not (console.is_dumb_terminal or console.legacy_windows)
+    if console.is_dumb_terminal or console.legacy_windows or console.options.ascii_only:
+        return False
+    return os.get_terminal_size(out.fileno()).columns > 0 and _in_foreground(out)
+
+
+def _in_foreground(out: TextIO) -> bool:
+    """Whether the terminal is this process's to draw on, and not the shell's that has it in the background."""
+    try:
+        return os.tcgetpgrp(out.fileno()) == os.getpgrp()
+    except (AttributeError, OSError):  # Windows; a terminal of no session, or of another one
+        return True
 
 
 @contextmanager
@@ -71,40 +81,45 @@ def _without_echo() -> Iterator[None]:
 
 
 class Line:
-    """The line that the cursor is in, to know where the terminal wraps it. ``wrapped``: it was made to wrap early."""
+    """The line that the cursor is in, to know where the terminal wraps it.
 
-    def __init__(self) -> None:
-        self.begin(wrapped=False)
+    ``filling``: how many of the last characters it is that end with a row exactly full, mostly none.
+    When the window changes its width, some terminals wrap the line anew and others leave its rows alone: ``_anew`` and
+    ``_kept`` are the columns that the cursor is in then, and are the same again from the next line on.
+    """
 
-    def begin(self, wrapped: bool) -> None:
-        self._wrapped = wrapped
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._begin()
+
+    def _begin(self) -> None:
         self._text: list[str] = []
-        self._counted = 0
-        self._columns = 0
-        self._column = 0
+        self._anew = self._kept = 0
+        self.filling = 0
 
-    def extend(self, text: str) -> str:
-        """What to write for ``text``: a row that was wrapped early has the line end already that may follow it."""
-        if self._wrapped and text:
-            self._wrapped = False
-            text = text.removeprefix("\n")
-        if "\n" in text:
-            self.begin(wrapped=False)
-        self._text += text.rpartition("\n")[2]
-        return text
-
-    def column(self, columns: int) -> int:
-        """The cursor's, in a window of so many; ``columns`` itself is a full row that has not wrapped yet."""
-        if columns != self._columns:
-            self._columns, self._counted, self._column = columns, 0, 0
-        for character in self._text[self._counted :]:
-            if character == "\t":
-                self._column = min((self._column // TAB + 1) * TAB, columns - 1)
+    def extend(self, text: str) -> None:
+        for character in text:
+            if character == "\n":
+                self._begin()
                 continue
-            width = get_character_cell_size(character)
-            self._column = width if self._column + width > columns else self._column + width
-        self._counted = len(self._text)
-        return self._column
+            self._text.append(character)
+            self._anew = self._after(character, self._anew)
+            self._kept = self._after(character, self._kept)
+            is_full = self._width in (self._anew, self._kept)
+            self.filling = self.filling + 1 if is_full else 0
+
+    def resize(self, width: int) -> None:
+        kept, text = min(self._kept, width - 1), self._text
+        self._width = width
+        self._begin()
+        self.extend("".join(text))
+        self._kept = kept
+
+    def _after(self, character: str, column: int) -> int:
+        if character == "\t":
+            return min((column // TAB + 1) * TAB, self._width - 1)
+        cells = get_character_cell_size(character)
+        return cells if column + cells > self._width else column + cells
 
 
 class LiveDisplay:
@@ -118,9 +133,11 @@ class LiveDisplay:
         self._figures = LiveFigures(generation)
         self._out = out
         self._console = Console(file=out, highlight=False, force_terminal=True)
-        self._pending: list[Segment] = []
-        self._line = Line()
+        self._pending = Text()
+        self._followed = 0  # characters of it
+        self._in_line = False
         self._size = self._terminal_size()
+        self._line = Line(self._size.columns)
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._closing = threading.Event()
@@ -153,10 +170,10 @@ class LiveDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing.set()
-        self._changed.set()
-        self._painter.join()
-        self._keyboard.close()
+        with self._keyboard:
+            self._closing.set()
+            self._changed.set()
+            self._painter.join()
         if kind is None:
             self._wake()
 
@@ -166,33 +183,44 @@ class LiveDisplay:
         self._changed.set()
 
     def _append(self, text: str, style: Style | None) -> None:
-        if text:
-            self._pending.append(Segment(visible(text), style))
+        self._pending.append(visible(text), style)
 
     def _paint(self) -> None:
         try:
             while not self._closing.is_set():
                 if self._changed.wait(LOOK) or self._terminal_size() != self._size:
                     self._changed.clear()
-                    self._size = self._terminal_size()
-                    self._draw(self._status())
+                    self._look()
+                    self._draw(self._text(), self._status())
                     self._closing.wait(FRAME)
-            self._draw([])
-            if self._line.column(self._size.columns):
+            self._draw(self._pending, [])
+            if self._in_line:
                 self._console.print()
         except BaseException as failure:
             self._failure = failure
 
-    def _draw(self, status: list[list[Segment]]) -> None:
+    def _look(self) -> None:
+        size = self._terminal_size()
+        if size.columns != self._size.columns:
+            self._line.resize(size.columns)
+        self._size = size
+
+    def _text(self) -> Text:
+        """What there is to write, but for characters that would fill a row: they wait for the next one.
+
+        Terminals differ in where the cursor is at the end of a full row, and in whether they restore that.
+        """
         with self._lock:
-            text, self._pending = self._pending, []
+            self._line.extend(self._pending.plain[self._followed :])
+            text, self._pending = self._pending.divide([max(len(self._pending) - self._line.filling, 0)])
+            self._followed = len(self._pending)
+        return text
+
+    def _draw(self, text: Text, status: list[list[Segment]]) -> None:
         self.frames += 1
-        at_start = self._line.column(self._size.columns) == 0
-        segments = [Segment(ERASE_BELOW_LINE_START if at_start else ERASE_BELOW)]
-        segments += [Segment(self._line.extend(segment.text), segment.style) for segment in text]
-        if self._line.column(self._size.columns) == self._size.columns:
-            segments.append(Segment(NEXT_ROW))
-            self._line.begin(wrapped=True)
+        if text:
+            self._in_line = not text.plain.endswith("\n")
+        segments = [Segment(ERASE_BELOW), *text.render(self._console)]
         if status:
             rows = [segment for row in status for segment in (Segment("\n"), *row)]
             room = LINE_DOWN * len(status) + LINES_UP.format(len(status))

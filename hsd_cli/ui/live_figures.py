@@ -33,6 +33,7 @@ class LiveFigures:
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._plain_passes: list[float] = []
         self._spent = 0.0
+        self._verified = 0.0
 
     def add(self, commit: Commit) -> None:
         self._algorithm = commit.algorithm
@@ -41,13 +42,13 @@ class LiveFigures:
         self._drafted += commit.drafted
         self._accepted += commit.accepted
         self._decoding_seconds = commit.seconds - self._clock.seconds["prefill"]
-        spent = sum(self._phase_seconds())
+        verified = self._clock.seconds["verify"]
         if commit.drafted:
             self._last_draft = commit.drafted
             self._recent.append(commit.accepted / commit.drafted)
         else:
-            self._plain_passes.append(spent - self._spent)
-        self._spent = spent
+            self._plain_passes.append(verified - self._verified)
+        self._spent, self._verified = sum(self._phase_seconds()), verified
 
     def rows(self) -> list[Text]:
         """What to show below the text, one line each."""
