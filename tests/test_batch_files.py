@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from hsd_cli.batch.files import check_template, destinations, expand, file_records, fill
+from hsd_cli.batch.files import check_template, destinations, file_records, fill
+from hsd_cli.batch.paths import expand
 from hsd_cli.batch.records import Failure, Record, derived_seed
 from hsd_cli.engine import Request
 from hsd_cli.errors import HsdError, UsageError

@@ -40,7 +40,8 @@ def generate_each(
     writes them, with the file's name as ``id``. Raises ``UsageError`` for what cannot be right, before ``load`` is
     called, and ``HsdError`` at the end if files failed.
     """
-    from hsd_cli.batch.files import check_template, destinations, expand, file_records
+    from hsd_cli.batch.files import check_template, destinations, file_records
+    from hsd_cli.batch.paths import expand
     from hsd_cli.batch.records import Failure
     from hsd_cli.batch.survey import Survey
 

@@ -6,11 +6,13 @@ import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hsd_cli.commands import options
+from hsd_cli.commands.batch import generate_batch
+from hsd_cli.commands.each_file import generate_each
 from hsd_cli.commands.models import ModelOptions, say
 from hsd_cli.commands.one_text import Display, write_text
 from hsd_cli.commands.prompts import read_prompt, valid
@@ -19,7 +21,9 @@ from hsd_cli.errors import EXIT_INTERRUPTED, UsageError
 from hsd_cli.ui.output import Output
 
 if TYPE_CHECKING:
-    from hsd_cli.engine import Generation
+    from hsd_cli.engine import Engine, Generation, Request
+
+MANY = "Many texts"
 
 
 def generate(
@@ -36,7 +40,38 @@ def generate(
     pull: options.Pull = False,
     file: Annotated[
         list[Path] | None,
-        typer.Option("-f", "--file", help="Read (more of) the prompt from a file.", rich_help_panel=options.TEXT),
+        typer.Option(
+            "-f",
+            "--file",
+            help="Read (more of) the prompt from a file or pattern; may be given several times.",
+            rich_help_panel=options.TEXT,
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="One text for each --file: this prompt with {text} and {name} filled in.",
+            rich_help_panel=MANY,
+        ),
+    ] = None,
+    beside: Annotated[
+        bool, typer.Option("--beside", help="One text for each --file, in FILE.out beside it.", rich_help_panel=MANY)
+    ] = False,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--output-dir", metavar="FOLDER", help="One text for each --file, in this folder.", rich_help_panel=MANY
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "-i",
+            "--input",
+            metavar="FILE.jsonl",
+            help="One result for each record, a line of JSON; `-` is standard input.",
+            rich_help_panel=MANY,
+        ),
     ] = None,
     system: options.System = None,
     chat: Annotated[
@@ -84,9 +119,18 @@ def generate(
 ) -> None:
     """Write text with a target model, made faster by a drafter; the text is the target's own.
 
-    Without `--target` the small embedded pair runs, offline. Piped input comes first, then the file, then the prompt
-    argument. The text goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failure, 2 usage,
-    130 interrupted (what was written so far stays).
+    Without `--target` the small embedded pair runs, offline. Piped input comes first, then the files, then the prompt
+    argument. The text goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failure (of any of many texts),
+    2 usage, 130 interrupted (what was written so far stays).
+
+    **On a terminal** drafted tokens that the target confirmed are green and bold, the target's own are plain; below the
+    text is what is happening now. The speed-up is against plain decoding as it was timed in this very run.
+
+    **Many texts**: with `--template`, `--beside` or `--output-dir` each file is a prompt of its own. With `--input`
+    each line of JSON is one: `prompt` or `messages`, and if it likes `id`, `system`, `chat`, `stop`, `max_new_tokens`,
+    `seed`, `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `algorithm`, `lookahead`, `verification`.
+    Each result is appended to `--output` at once; after a crash or Ctrl-C the same command goes on where it stopped. A
+    bad record becomes a result with `error`. `--seed` gives each record a seed of its own, by its id.
 
     **Algorithms**: `auto` runs what pays best, from moment to moment, and plain decoding where nothing does ·
     `ar` plain decoding · `lookup` copies from earlier text, no drafter needed · `sd` one shared vocabulary ·
@@ -102,33 +146,41 @@ def generate(
     `git diff | hsd generate -t MODEL -d DRAFTER "Write a commit message."`
 
     `hsd generate --temperature 0.7 --seed 7 --json "import os" | jq .acceptance_rate`
+
+    `hsd generate -t MODEL -d DRAFTER -f notes.txt "Summarise:"`
+
+    `hsd generate -t MODEL -d DRAFTER -f 'src/**/*.py' --template 'Explain {name}:\\n{text}' --output-dir explained`
+
+    `hsd generate -t MODEL -d DRAFTER -i prompts.jsonl -o out.jsonl`
+
+    `hsd generate --pair big --report run.html "def fibonacci(n):"`
     """
     if debug:
         os.environ["HSD_DEBUG"] = "1"
-    given = read_prompt(prompt, file or [])
-    if not given:
-        raise UsageError("the prompt is empty; give it as an argument, with --file, or on standard input")
-    if "" in (stop or []):
-        raise UsageError("--stop must not be empty")
-    if chat is False and system is not None:
-        raise UsageError("--system is part of a chat, and --raw asks for none; leave one of them out")
+    each = template is not None or beside or output_dir is not None
+    _refuse(
+        ("" in (stop or []), "--stop must not be empty"),
+        (
+            chat is False and system is not None,
+            "--system is part of a chat, and --raw asks for none; leave one of them out",
+        ),
+        (
+            source is not None and (prompt is not None or file or each),
+            "--input has the prompts; leave the prompt, --file and the options about files out",
+        ),
+        (source is not None and json, "--input writes JSON Lines anyway; leave --json out"),
+        (report is not None and (source is not None or each), "--report is about one text; leave it out"),
+        (each and not file, "--template, --beside and --output-dir are about files; name them with --file"),
+    )
     models = ModelOptions(target, draft, device, dtype, draft_device, draft_dtype, pull, algorithm)
     sampling = SamplingSettings(temperature, top_k, top_p, min_p, repetition_penalty)
+    given = "" if source is not None or each else _given(prompt, file)
     text = valid(given)
-    with Output(output) as sink, nullcontext() if report is None else Output(report) as page:
-        if text != given and not quiet:
-            say("the prompt is not valid UTF-8; what cannot be read is replaced by \ufffd")
-        if chat or system is not None:
-            models.tokenizer().uses_chat(text, system, chat)  # what it refuses need not wait for the weights
-        engine = models.load(quiet)
 
+    def request(**settings: Any) -> Request:
         from hsd_cli.engine import Request
-        from hsd_cli.ui.live import LiveDisplay, can_be_live
 
-        is_live = (
-            not json and live is not False and not quiet and output is None and can_be_live(sys.stdout, sys.stderr)
-        )
-        request = Request(
+        return Request(
             prompt=text,
             system=None if system is None else valid(system),
             chat=chat,
@@ -139,7 +191,40 @@ def generate(
             verification=verification,
             seed=seed,
             stops=tuple(map(valid, stop or [])),
-            time_plain=is_live,
+            **settings,
+        )
+
+    def load() -> Engine:
+        if chat or system is not None:
+            models.tokenizer().uses_chat(text, system, chat)  # what it refuses need not wait for the weights
+        return models.load(quiet)
+
+    many: dict[str, Any] = {"target": models.names["target"], "load": load, "stats": stats, "quiet": quiet}
+    if source is not None:
+        generate_batch(source, output, request(), **many)
+        return
+    if each:
+        generate_each(
+            file or [],
+            prompt,
+            request(),
+            template=template,
+            beside=beside,
+            folder=output_dir,
+            output=output,
+            as_json=json,
+            **many,
+        )
+        return
+    with Output(output) as sink, nullcontext() if report is None else Output(report) as page:
+        if text != given and not quiet:
+            say("the prompt is not valid UTF-8; what cannot be read is replaced by \ufffd")
+        engine = load()
+
+        from hsd_cli.ui.live import LiveDisplay, can_be_live
+
+        is_live = (
+            not json and live is not False and not quiet and output is None and can_be_live(sys.stdout, sys.stderr)
         )
 
         def display_for(generation: Generation) -> AbstractContextManager[Display | None]:
@@ -147,7 +232,7 @@ def generate(
                 return LiveDisplay(generation, sys.stdout)
             return nullcontext(None if json else sink)
 
-        run = write_text(engine, request, display_for, quiet)
+        run = write_text(engine, request(time_plain=is_live), display_for, quiet)
         if json:
             sink.write(run.report.json())
         if page is not None:
@@ -158,3 +243,17 @@ def generate(
         say(run.report.line())
     if run.report.finish_reason == "interrupt":
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _refuse(*impossible: tuple[object, str]) -> None:
+    """Raises ``UsageError`` for the first of the contradictions that holds."""
+    for holds, sentence in impossible:
+        if holds:
+            raise UsageError(sentence)
+
+
+def _given(prompt: str | None, file: list[Path] | None) -> str:
+    given = read_prompt(prompt, file or [])
+    if not given:
+        raise UsageError("the prompt is empty; give it as an argument, with --file, or on standard input")
+    return given

@@ -6,18 +6,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hsd_cli.batch.paths import expand
 from hsd_cli.errors import HsdError
 
 
 def read_prompt(prompt: str | None, files: Sequence[Path]) -> str:
     """Standard input (piped, or asked for by ``-``), then the files, then the argument; a blank line between them.
 
-    Bytes that are not UTF-8 become surrogates, as in Python's own arguments. Raises ``HsdError`` for a file.
+    ``files`` may be patterns. Bytes that are not UTF-8 become surrogates, as in Python's own arguments. Raises
+    ``HsdError`` for a file.
     """
     parts: list[str] = []
     if sys.stdin is not None and (prompt == "-" or not sys.stdin.isatty()):
         parts.append(_decode(sys.stdin.buffer.read()))
-    for file in files:
+    for file in expand(files):
         try:
             parts.append(_decode(file.read_bytes()))
         except OSError as error:
