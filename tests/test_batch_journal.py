@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -148,12 +149,12 @@ def test_a_file_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path, na
 
 def test_on_a_full_disk_what_is_done_stays_and_nothing_is_half_written(tmp_path: Path) -> None:
     """A limit on the size of files stands in for the disk's."""
-    resource = pytest.importorskip("resource")
     path = tmp_path / "out.jsonl"
-    finish(path, [result("a")])
+    path.write_text(ERROR)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with Journal(path) as journal:
         journal.repair()
+        journal.append(result("a"))
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(result("a")) + 10, limits[1]))
         try:
             with pytest.raises(HsdError, match=r"cannot write '.*out\.jsonl': File too large"):
