@@ -152,6 +152,18 @@ def test_another_revision_is_used_by_its_folder(model: Repository, cache: Path) 
     )
 
 
+def test_a_whole_model_stays_in_use_until_a_newer_commit_is_whole(cache: Path, model: Repository) -> None:
+    whole = model.commit
+    hsd("pull", "some/model")
+    model.files["tokenizer_config.json"] += b" "
+    assert whole != model.commit
+    hsd("pull", "--tokenizer-only", "some/model")
+    assert json.loads(hsd("generate", "--json", "-t", "some/model", "-n", 1, "a").out)["target"]["revision"] == whole
+    hsd("pull", "some/model")
+    newer = json.loads(hsd("generate", "--json", "-t", "some/model", "-n", 1, "a").out)["target"]["revision"]
+    assert newer == model.commit
+
+
 def test_the_index_says_which_files_the_weights_are_split_over(hub: Hub, cache: Path, model: Repository) -> None:
     del model.files[WEIGHTS]
     shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
@@ -227,6 +239,18 @@ def test_ctrl_c_keeps_what_has_arrived(
     result = shell_hsd("generate", "-q", "--pull", "-t", "some/model", "-n", "3", "a")
     assert result == (0, "bcd", "")
     assert hub.downloads == [(WEIGHTS, "bytes=1000-")]
+
+
+@pytest.mark.parametrize("commit", ["../../../../elsewhere", "x"])
+def test_what_does_not_answer_as_a_hub_is_one_line(hub: Hub, cache: Path, model: Repository, commit: str) -> None:
+    model.commit_claimed = commit
+    assert_one_line(hsd("pull", "some/model"), f"{hub.address} does not answer as a hub does for 'some/model'")
+    assert not cache.exists()
+
+
+def test_the_checksum_decides_not_the_claimed_size(cache: Path, model: Repository) -> None:
+    model.claimed_sizes[WEIGHTS] = len(model.files[WEIGHTS]) + 1
+    assert hsd("pull", "-q", "some/model").code == 0
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, "tokenizer.json"])
@@ -319,7 +343,7 @@ def test_verify_and_measured_plans_pull_what_is_missing(hub: Hub, cache: Path) -
     assert [name for name, _ in hub.downloads].count(WEIGHTS) == 1
 
 
-@pytest.mark.parametrize(("keys", "pulled"), [("\r", True), ("y\r", True), ("n\r", False)])
+@pytest.mark.parametrize(("keys", "pulled"), [("\r", True), ("n\r", False)])
 def test_on_a_terminal_there_is_a_question(hub: Hub, surroundings: dict[str, str], keys: str, pulled: bool) -> None:
     command = [*COMMAND, "generate", "--no-stats", "--no-live", "-t", "some/model", "-n", "3", "a"]
     with Terminal(*command, environment=surroundings) as terminal:

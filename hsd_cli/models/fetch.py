@@ -11,6 +11,7 @@ from pathlib import Path
 from hsd_cli.errors import HsdError
 from hsd_cli.models.failures import transport_error
 from hsd_cli.models.repository import RemoteFile, Repository
+from hsd_cli.models.snapshots import repository_folder
 
 CHUNK = 1 << 20
 ATTEMPTS = 5  # without a single new byte, until a broken connection is given up
@@ -28,9 +29,10 @@ def fetch(repository: Repository, file: RemoteFile, watch: Callable[[int], None]
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
     blob, partial = repository.blob(file), repository.partial(file)
-    lock = blob.parent.parent.parent / ".locks" / blob.parent.parent.name / f"{file.digest}.lock"  # as the library's
-    for folder in (repository.snapshot, blob.parent, lock.parent):
-        folder.mkdir(parents=True, exist_ok=True)
+    folder = repository_folder(repository.name)
+    lock = folder.parent / ".locks" / folder.name / f"{file.digest}.lock"  # the library's own
+    for needed in (repository.snapshot, blob.parent, lock.parent):
+        needed.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(lock):
         if not repository.has(file):
             _receive(repository, file, watch)
@@ -49,7 +51,7 @@ def _receive(repository: Repository, file: RemoteFile, watch: Callable[[int], No
     failures = 0
     while (here := partial.stat().st_size) < file.size:
         try:
-            _continue(repository, file, here, watch)
+            return _continue(repository, file, here, watch)
         except HfHubHTTPError:  # an answer, which the next attempt would get again
             raise
         except broken:

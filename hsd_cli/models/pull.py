@@ -12,7 +12,17 @@ from hsd_cli.errors import HsdError
 from hsd_cli.models.failures import explain_failure
 from hsd_cli.models.fetch import fetch
 from hsd_cli.models.repository import RemoteFile, Repository
-from hsd_cli.models.snapshots import CONVERTIBLE, INDEX, MAIN, PICKLES, SAFETENSORS, TOKENIZERS, shards
+from hsd_cli.models.snapshots import (
+    CONVERTIBLE,
+    INDEX,
+    MAIN,
+    PICKLES,
+    SAFETENSORS,
+    TOKENIZERS,
+    shards,
+    state_of,
+    whole_snapshot,
+)
 
 DESCRIPTIONS = (
     "config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -70,9 +80,11 @@ class Pull:
         return self.repository.snapshot
 
     def _remember_commit(self) -> None:
-        """Last, so that the commit before it stays in use until this one is whole."""
-        reference = self.repository.reference
-        if self.repository.revision != self.repository.commit:
+        """Last, so that the commit before it stays in use until this one is whole, if it ever is."""
+        reference, revision = self.repository.reference, self.repository.revision
+        if revision == MAIN and whole_snapshot(self.name) and state_of(self.repository.snapshot) != "whole":
+            return
+        if revision != self.repository.commit:
             reference.parent.mkdir(parents=True, exist_ok=True)
             reference.write_text(self.repository.commit)
 

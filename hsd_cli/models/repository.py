@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
+from hsd_cli.errors import HsdError
 from hsd_cli.models.snapshots import repository_folder
 
 
@@ -28,16 +32,19 @@ class Repository:
 
     @classmethod
     def read(cls, name: str, revision: str) -> Repository:
-        """Asks the hub. Raises what its library raises."""
+        """Asks the hub. Raises ``HsdError`` for an answer that makes no sense, and what its library raises."""
         from huggingface_hub import HfApi
+        from huggingface_hub.constants import ENDPOINT
 
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # the hub sends advice as warnings
         info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=10)
         files = {}
         for sibling in info.siblings or []:
             digest = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
-            if digest is not None and sibling.size is not None and "/" not in sibling.rfilename:
+            if sibling.size is not None and _is_hash(digest) and "/" not in sibling.rfilename:
                 files[sibling.rfilename] = RemoteFile(sibling.rfilename, sibling.size, digest)
-        assert info.sha is not None
+        if not _is_hash(info.sha):
+            raise HsdError(f"{ENDPOINT} does not answer as a hub does for {name!r}; check HF_ENDPOINT")
         return cls(name, revision, info.sha, files)
 
     @property
@@ -69,3 +76,8 @@ class Repository:
             return file.size
         partial = self.partial(file)
         return min(partial.stat().st_size, file.size) if partial.is_file() else 0
+
+
+def _is_hash(text: str | None) -> TypeGuard[str]:
+    """Hashes become names of files, and the answer comes from elsewhere."""
+    return text is not None and re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", text) is not None

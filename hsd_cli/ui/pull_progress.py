@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,10 +24,10 @@ def pull_progress(pull: Pull, quiet: bool) -> Iterator[Watcher]:
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True, quiet=quiet),
+        console=Console(stderr=True),
         transient=True,
+        disable=quiet or not sys.stderr.isatty(),
     )
-    progress.disable = quiet or not progress.console.is_terminal
     task = progress.add_task(pull.name, total=pull.size, completed=pull.size - pull.missing)
     with progress:
         yield lambda name, here: progress.update(task, description=visible(name), completed=here)
