@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from time import sleep
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import torch
@@ -22,8 +22,7 @@ from safetensors.torch import load_file, save_file
 from hsd_cli import engine
 from hsd_cli.batch.journal import Journal
 from hsd_cli.runtime.model import CachedModel
-from tests.batch_command import COMMAND, run, started
-from tests.cli import PAIRS, Result, checkpoint
+from tests.cli import COMMAND, PAIRS, Result, checkpoint, hsd
 from tests.terminal import Terminal
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -44,6 +43,27 @@ def unsure(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> str:
     return checkpoint(tmp_path_factory.mktemp("pairs"), PAIRS)
+
+
+GENERATE = ["generate", "-n", "8"]
+
+
+def run(*arguments: object, stdin: bytes = b"") -> Result:
+    return hsd(*GENERATE, *arguments, stdin=stdin)
+
+
+def started(
+    *arguments: object, stdin: int = subprocess.DEVNULL, stdout: int | IO[bytes] = subprocess.PIPE
+) -> subprocess.Popen[bytes]:
+    """The same in a process of its own, still running."""
+    return subprocess.Popen(
+        [*COMMAND, *GENERATE, *map(str, arguments)],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        # A test run in the background ignores interrupts, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def jsonl(path: Path, records: Sequence[object]) -> Path:
@@ -460,7 +480,7 @@ def test_a_bar_shows_how_far_it_is_and_leaves_one_line(letters: str, pairs: str,
         tmp_path / "out.jsonl",
     )
     arguments = ["-t", letters, "-d", pairs, "-a", "slem", "-i", str(source), "-o", str(output)]
-    with Terminal(*COMMAND, *arguments) as terminal:
+    with Terminal(*COMMAND, *GENERATE, *arguments) as terminal:
         terminal.wait_for(lambda: re.search(r"━ +[1-9]\d*/5000 \d+\.\d tokens/s · accepted \d+% [\d-]:", terminal.text))
         terminal.send("\x03")
         assert terminal.wait() == 130
@@ -471,7 +491,7 @@ def test_a_bar_shows_how_far_it_is_and_leaves_one_line(letters: str, pairs: str,
 
 def test_results_on_a_terminal_need_no_bar(letters: str, tmp_path: Path) -> None:
     source = jsonl(tmp_path / "in.jsonl", [{"prompt": "a"}])
-    with Terminal(*COMMAND, "-t", letters, "-i", str(source), columns=600) as terminal:
+    with Terminal(*COMMAND, *GENERATE, "-t", letters, "-i", str(source), columns=600) as terminal:
         assert terminal.wait() == 0
     line, summary = terminal.text.strip().splitlines()
     assert json.loads(line)["text"] == "bcdefghi"

@@ -14,8 +14,7 @@ from hsd_cli.batch.paths import expand
 from hsd_cli.batch.records import Failure, Record, derived_seed
 from hsd_cli.engine import Request
 from hsd_cli.errors import HsdError, UsageError
-from tests.batch_command import run
-from tests.cli import Result, checkpoint
+from tests.cli import Result, checkpoint, hsd
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +157,7 @@ def test_no_text_leaves_the_folder_through_a_link() -> None:
 
 
 def each(letters: str, *arguments: object) -> Result:
-    return run("-t", letters, "-n", 3, *arguments)
+    return hsd("generate", "-t", letters, "-n", 3, *arguments)
 
 
 @pytest.mark.usefixtures("folder")
@@ -226,7 +225,7 @@ def test_a_name_cannot_pose_as_a_heading_of_its_own(letters: str) -> None:
         (["-f", "*.md", "--beside"], 2, "no file matches '*.md'"),
         (["-f", "no.txt", "--beside"], 1, "cannot read 'no.txt': No such file or directory"),
         (["-f", "a.txt", "--template", "Summarise:"], 2, "--template needs {text} where the file's text goes"),
-        (["--beside"], 2, "there is no file to write a text for; name some with --file"),
+        (["--beside"], 2, "--template, --beside and --output-dir are about files; name them with --file"),
         (["-f", "a.txt", "--output-dir", "."], 2, "would overwrite 'a.txt', which is an input too"),
         (["-f", "a.txt", "--beside", "-o", "x"], 2, "--beside, --output-dir and --output say three places for the"),
         (["-f", "a.txt", "--output-dir", "a.txt/x"], 1, "cannot make the folder 'a.txt/x': Not a directory"),
@@ -236,7 +235,7 @@ def test_a_name_cannot_pose_as_a_heading_of_its_own(letters: str) -> None:
 def test_what_cannot_be_right_is_one_line(arguments: list[str], code: int, sentence: str, letters: str) -> None:
     files(a_txt="ab")
     (Path(letters) / "model.safetensors").rename("weights")  # none of this waits for them
-    done = run("-q", "-t", letters, *arguments)
+    done = hsd("generate", "-q", "-t", letters, *arguments)
     Path("weights").rename(Path(letters) / "model.safetensors")
     assert (done.code, done.out) == (code, "")
     assert sentence in done.err

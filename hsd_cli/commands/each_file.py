@@ -47,8 +47,6 @@ def generate_each(
 
     if sum([beside, folder is not None, output is not None]) > 1:
         raise UsageError("--beside, --output-dir and --output say three places for the text; choose one")
-    if not files:
-        raise UsageError("there is no file to write a text for; name some with --file")
     if template is not None:
         check_template(template)
     paths = expand(files)
