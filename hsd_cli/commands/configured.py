@@ -31,8 +31,6 @@ def apply_configuration(ctx: typer.Context, chosen: str | None) -> str | None:
 
     Raises ``UsageError`` for whatever is wrong in the file, and for an unknown pair.
     """
-    if ctx.resilient_parsing:  # a shell completes a command line that is not yet whole
-        return chosen
     configuration = Configuration(ctx)
     source = ctx.get_parameter_source(PAIR)
     on_command_line = source is not None and source.name == "COMMANDLINE"
@@ -48,7 +46,7 @@ def apply_configuration(ctx: typer.Context, chosen: str | None) -> str | None:
         named = {names[key] for key in pair}
         for option in ctx.command.params:
             if option.name in named:
-                option.envvar = None
+                option.envvar = None  # or its variable would win
     return chosen
 
 
