@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def test_a_pulled_model_runs_without_the_hub(model: Repository, surroundings: di
     with Hub({"some/model": model}) as hub:
         pulled = shell_hsd("pull", "some/model", **surroundings | {"HF_ENDPOINT": hub.address})
     folder = tmp_path / "home" / "hub" / "models--some--model" / "snapshots" / model.commit
-    assert (pulled.code, pulled.out) == (0, f"{folder}\n")
+    assert pulled == (0, f"{folder}\n", "hsd: some/model: 13.2 kB downloaded\n")
     assert files_in(folder) == NEEDED
     assert all((folder / name).read_bytes() == model.files[name] for name in NEEDED)
     gone = surroundings | {"HF_ENDPOINT": hub.address}
@@ -224,13 +225,17 @@ def test_a_connection_that_keeps_breaking_is_given_up_and_resumed_later(
 
 
 def test_ctrl_c_keeps_what_has_arrived(
-    hub: Hub, surroundings: dict[str, str], model: Repository, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, surroundings: dict[str, str], model: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     model.stalling[WEIGHTS] = 1000
     for name, value in surroundings.items():
         monkeypatch.setenv(name, value)
     running = started_hsd("pull", "some/model")
     assert hub.stalled.wait(60)
+    arrived = tmp_path / f"home/hub/models--some--model/blobs/{model.digest(WEIGHTS)}.incomplete"
+    deadline = time.monotonic() + 60
+    while not (arrived.is_file() and arrived.stat().st_size == 1000) and time.monotonic() < deadline:
+        time.sleep(0.01)  # nothing tells when the other process has written what was sent to it
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)
     assert (running.returncode, out, err) == (130, b"", b"")
