@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.cache import RollbackCache
+from hsd_cli.runtime.dense import dense_decoder
 
 PREFILL_CHUNK = 2048  # tokens per forward pass: bounds the memory that a long prompt's activations take
 
@@ -90,7 +91,8 @@ class CachedModel:
         self.device = model.device
         # The head may be wider than the vocabulary: padded ids are part of the target's distribution all the same.
         self.vocabulary_size = model.get_output_embeddings().weight.shape[0]
-        if model not in _known_causal:
+        self._dense = dense_decoder(model, self._cache)
+        if self._dense is None and model not in _known_causal:
             self._refuse_foresight()
             _known_causal.add(model)
 
@@ -134,13 +136,16 @@ class CachedModel:
 
     @torch.inference_mode()
     def _forward(self, ids: torch.Tensor, keep: int) -> torch.Tensor:
+        if self._dense is not None:
+            logits = self._dense.logits(ids, self._cache, self._read, keep)
+            self._read += len(ids)
+            return logits
         few = {"logits_to_keep": keep} if self._keeps_few_logits else {}
         output = self._model(input_ids=ids[None], past_key_values=self._cache, use_cache=True, **few)
         self._read += len(ids)
         if self._cache.get_seq_length() != self._read:
             raise HsdError(f"{self._model.config.model_type} does not use the cache it is given; it is not supported")
-        logits: torch.Tensor = output.logits[0, -keep:]
-        return logits
+        return output.logits[0, -keep:]  # type: ignore[no-any-return]
 
     def rollback(self, length: int) -> None:
         self._cache.rollback(length)

@@ -1,0 +1,173 @@
+"""The forward pass of plain dense decoders (Llama, Mistral, Qwen 2 and 3) without the library's work around each call.
+
+The arithmetic is the library's own. What is left out is what it does again at every pass: masks for one token, rotary
+angles, checks of the cache, a dozen Python calls per layer; and projections of the same input are one product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import (
+    LlamaForCausalLM,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+)
+
+from hsd_cli.runtime.cache import RollbackCache
+
+DENSE = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
+CHANGING_ROPE = ("dynamic", "longrope")  # angles that depend on how long the text is
+FIRST_ANGLES = 2048  # positions
+PROBE = 8  # tokens
+
+Weights = tuple[torch.Tensor, torch.Tensor | None]  # of a linear map, and its bias
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The weights of one layer; queries, keys and values come of one map, gate and up of another."""
+
+    before: torch.Tensor
+    attention: Weights
+    norms: tuple[torch.Tensor, torch.Tensor] | None
+    output: Weights
+    between: torch.Tensor
+    gate_up: Weights
+    down: Weights
+
+
+class DenseDecoder:
+    """Reads tokens with the weights of ``model``, which it shares with it, and with its cache."""
+
+    def __init__(self, model: Any) -> None:
+        config = model.config
+        self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self._head_dim = model.model.layers[0].self_attn.head_dim
+        self._eps = config.rms_norm_eps
+        self._embeddings = model.model.embed_tokens.weight
+        self._norm = model.model.norm.weight
+        self._head = model.lm_head.weight
+        self._rotary = model.model.rotary_emb
+        self._layers = [_layer(layer) for layer in model.model.layers]
+        self._cos = self._sin = torch.empty(0)
+
+    def logits(self, ids: torch.Tensor, cache: RollbackCache, start: int, keep: int) -> torch.Tensor:
+        """Reads ``ids`` (int64 ``[k]``) at the positions from ``start`` on; logits after the last ``keep`` of them,
+        ``[keep, vocabulary_size]``."""
+        count, end = len(ids), start + len(ids)
+        hidden = F.embedding(ids, self._embeddings)
+        cos, sin = self._angles(start, end)
+        mask = None
+        if start and count > 1:
+            mask = torch.ones(count, end, dtype=torch.bool, device=ids.device).tril(start)
+        caches: list[Any] = cache.layers
+        for layer, cached in zip(self._layers, caches, strict=True):
+            states = F.linear(self._normed(hidden, layer.before), *layer.attention)
+            states = states.view(count, self._heads + 2 * self._kv_heads, self._head_dim)
+            rotating, value = states.split([self._heads + self._kv_heads, self._kv_heads], 1)
+            if layer.norms is not None:
+                query, key = rotating.split([self._heads, self._kv_heads], 1)
+                rotating = torch.cat([self._normed(query, layer.norms[0]), self._normed(key, layer.norms[1])], 1)
+            rotating = rotating * cos + rotating.roll(self._head_dim // 2, -1) * sin
+            query, key = rotating.split([self._heads, self._kv_heads], 1)
+            keys, values = cached.update(key.transpose(0, 1)[None], value.transpose(0, 1)[None])
+            attended = F.scaled_dot_product_attention(
+                query.transpose(0, 1)[None],
+                keys,
+                values,
+                attn_mask=mask,
+                is_causal=count > 1 and start == 0,
+                enable_gqa=self._heads != self._kv_heads,
+            )
+            hidden = hidden + F.linear(attended[0].transpose(0, 1).reshape(count, -1), *layer.output)
+            gate, up = F.linear(self._normed(hidden, layer.between), *layer.gate_up).chunk(2, -1)
+            hidden = hidden + F.linear(F.silu(gate) * up, *layer.down)
+        return F.linear(self._normed(hidden[-keep:], self._norm), self._head)
+
+    def _normed(self, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(states, weight.shape, weight, self._eps)
+
+    def _angles(self, start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines for the positions, ``[k, 1, head_dim]``; the sines have the sign of the half they go to."""
+        if end > len(self._cos):
+            room = torch.arange(max(FIRST_ANGLES, 2 * end), device=self._head.device)
+            cos, sin = self._rotary(self._head, room[None])
+            half = self._head_dim // 2
+            self._cos = cos[0, :, None]
+            self._sin = torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)[:, None]
+        return self._cos[start:end], self._sin[start:end]
+
+
+def _layer(layer: Any) -> Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    has_norms = hasattr(attention, "q_norm")
+    return Layer(
+        layer.input_layernorm.weight,
+        _joined(attention.q_proj, attention.k_proj, attention.v_proj),
+        (attention.q_norm.weight, attention.k_norm.weight) if has_norms else None,
+        _joined(attention.o_proj),
+        layer.post_attention_layernorm.weight,
+        _joined(mlp.gate_proj, mlp.up_proj),
+        _joined(mlp.down_proj),
+    )
+
+
+def _joined(*maps: nn.Linear) -> Weights:
+    """One map that does what several do with the same input. Their weights become parts of its own: nothing is kept
+    twice, and nothing changes for them."""
+    if len(maps) == 1:
+        return maps[0].weight, maps[0].bias
+    sizes = [each.out_features for each in maps]
+    weight = torch.cat([each.weight.data for each in maps])
+    bias = None if maps[0].bias is None else torch.cat([each.bias.data for each in maps])
+    for each, part in zip(maps, weight.split(sizes), strict=True):
+        each.weight.data = part
+    return weight, bias
+
+
+_decoders: WeakKeyDictionary[PreTrainedModel, DenseDecoder | None] = WeakKeyDictionary()
+
+
+def dense_decoder(model: PreTrainedModel, cache: RollbackCache) -> DenseDecoder | None:
+    """One decoder for each model, ``None`` for those that are not plain and dense, or not on a CPU.
+
+    ``cache`` is empty, and will be. The library's own pass is compared once, so that a model that has become another
+    thing in a later version of the library is left to the library.
+    """
+    if model not in _decoders:
+        _decoders[model] = _checked(model, cache) if _is_dense(model) else None
+    return _decoders[model]
+
+
+def _is_dense(model: PreTrainedModel) -> bool:
+    config = model.config
+    layers = getattr(config, "layer_types", None) or ["full_attention"]
+    return (
+        type(model) in DENSE
+        and model.device.type == "cpu"
+        and config.hidden_act == "silu"
+        and config._attn_implementation == "sdpa"
+        and set(layers) == {"full_attention"}
+        and (type(model) is not MistralForCausalLM or config.sliding_window is None)
+        and config.rope_parameters.get("rope_type") not in CHANGING_ROPE
+        and all(type(part) is nn.Linear for part in model.modules() if hasattr(part, "out_features"))
+    )
+
+
+@torch.inference_mode()
+def _checked(model: PreTrainedModel, cache: RollbackCache) -> DenseDecoder | None:
+    probe = torch.arange(PROBE) * model.config.vocab_size // PROBE
+    expected = model(input_ids=probe[None], use_cache=False).logits[0]
+    decoder = DenseDecoder(model)
+    found = decoder.logits(probe, cache, 0, PROBE)
+    cache.rollback(0)
+    alike = (found - expected).std() <= torch.finfo(found.dtype).eps ** 0.5 * expected.std()
+    return decoder if alike else None
