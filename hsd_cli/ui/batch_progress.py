@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hsd_cli.decoding.loop import Commit
-from hsd_cli.ui.live import _without_echo
+from hsd_cli.ui.keyboard import without_echo
 
 
 class BatchProgress:
@@ -70,7 +70,7 @@ class BatchProgress:
 
     def __enter__(self) -> BatchProgress:
         if not self._bar.disable:
-            self._shown.enter_context(_without_echo())
+            self._shown.enter_context(without_echo())
         self._shown.enter_context(self._bar)
         return self
 

@@ -8,10 +8,8 @@ erased before there is more text, and drawn again after it.
 from __future__ import annotations
 
 import os
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
@@ -21,6 +19,7 @@ from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.text import Text
 
+from hsd_cli.ui.keyboard import without_echo
 from hsd_cli.ui.live_figures import LiveFigures
 from hsd_cli.ui.terminal import visible
 
@@ -58,26 +57,6 @@ def _in_foreground(out: TextIO) -> bool:
         return os.tcgetpgrp(out.fileno()) == os.getpgrp()
     except (AttributeError, OSError):  # Windows; a terminal of no session, or of another one
         return True
-
-
-@contextmanager
-def _without_echo() -> Iterator[None]:
-    """What is typed in the meantime, Ctrl-C too, would be shown in the middle of the text."""
-    try:
-        import termios
-    except ImportError:  # Windows
-        yield
-        return
-    if not sys.stdin.isatty():
-        yield
-        return
-    before = termios.tcgetattr(sys.stdin)
-    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
-    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, silent)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 class Line:
@@ -162,7 +141,7 @@ class LiveDisplay:
         self._wake()
 
     def __enter__(self) -> LiveDisplay:
-        self._keyboard.enter_context(_without_echo())
+        self._keyboard.enter_context(without_echo())
         self._changed.set()
         self._painter.start()
         return self
