@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from hsd_cli.chat.conversation import Conversation, Turn
 from hsd_cli.chat.session import Answer, Session
@@ -16,8 +17,9 @@ from hsd_cli.chat.transcript import load, save
 from hsd_cli.engine import Engine
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.loading import LoadedModel, load_model
+from hsd_cli.runtime.model import CachedModel
 from tests.cli import LETTERS, PAIRS, checkpoint
-from tests.test_caches_between_texts import TEMPLATE, counted_tokens
+from tests.test_caches_between_texts import TEMPLATE
 
 CONTEXT = 64
 
@@ -66,12 +68,19 @@ def said(answer: Answer) -> str:
 
 
 @pytest.mark.parametrize("length", [5, 1000], ids=["cut", "ended"])
-def test_a_new_turn_reads_only_what_is_new(talker: LoadedModel, length: int) -> None:
+def test_a_new_turn_reads_only_what_is_new(talker: LoadedModel, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
     chat = session(talker, max_new_tokens=length)
     said(chat.ask("abc"))
-    with counted_tokens(talker) as read:
-        answer = chat.ask("klmn")
-        text = said(answer)
+    read: list[int] = []  # the number of tokens of each forward pass
+    forward = CachedModel._forward
+
+    def counting(model: CachedModel, ids: torch.Tensor, keep: int) -> torch.Tensor:
+        read.append(len(ids))
+        return forward(model, ids, keep)
+
+    monkeypatch.setattr(CachedModel, "_forward", counting)
+    answer = chat.ask("klmn")
+    text = said(answer)
     passes = len(text) + (length == 1000)  # one token each, the last one of which is the end
     # What is new is <turn>klmn<turn>, and the last token of an answer that was cut: written, but never read.
     new = len("<klmn>") + (length == 5)
@@ -142,6 +151,15 @@ def test_the_oldest_turns_are_left_out_and_not_each_time(forgetful: LoadedModel)
     assert prompts[4].text.startswith("<turn>s<turn>klmc<turn>")
     assert len(chat.conversation.turns) == 7
     assert chat.reports[5].cached_prompt_tokens > chat.reports[4].cached_prompt_tokens
+
+
+def test_a_long_answer_is_granted_a_quarter_of_the_context(forgetful: LoadedModel) -> None:
+    chat = session(forgetful, max_new_tokens=2)
+    for _ in range(2):
+        said(chat.ask("k" * 10))
+    chat.settings = chat.settings.changed("max_new_tokens", "1000")
+    assert chat.ask("k" * (48 - 30)).left_out == 0  # 28 tokens were said, 20 are new, 16 are free
+    assert chat.ask("k" * (48 - 29)).left_out == 2
 
 
 def test_a_message_that_does_not_fit_alone_is_refused(forgetful: LoadedModel) -> None:
@@ -227,7 +245,7 @@ def test_an_interrupt_before_the_first_word_changes_nothing(
     chat = session(talker, max_new_tokens=3)
     said(chat.ask("abc"))
     with monkeypatch.context() as patch:
-        patch.setattr(talker.model, "forward", _interrupted)
+        patch.setattr(CachedModel, "_forward", _interrupted)
         with pytest.raises(KeyboardInterrupt):
             said(chat.ask("klm", again=True))
     assert chat.conversation.turns == [Turn("abc", "abc")]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import stat
 import sys
+from io import BytesIO
 from pathlib import Path
 from string import ascii_lowercase
 
 import pytest
 
-from hsd_cli.chat.reader import PrivateHistory
+from hsd_cli.chat.reader import LineReader, PrivateHistory
 from hsd_cli.errors import HsdError
 from tests.cli import LETTERS, checkpoint, hsd
 from tests.terminal import Terminal
@@ -168,6 +169,14 @@ def test_the_history_is_private_from_its_first_line(tmp_path: Path) -> None:
         PrivateHistory(file / "none", wanted=True)
 
 
+def test_a_terminal_that_can_only_write_lines_gets_prompts(capsys: pytest.CaptureFixture[str]) -> None:
+    reader = LineReader(BytesIO(b'hello\n"""a\nb"""\n'), interactive=True)
+    assert [reader.read(keep=True) for _ in range(2)] == ["hello\n", '"""a\nb"""\n']
+    with pytest.raises(EOFError):
+        reader.read(keep=True)
+    assert capsys.readouterr().err == ">>> >>> ... >>> "
+
+
 # A pipe
 
 
@@ -193,7 +202,7 @@ def test_what_fails_is_one_line_and_the_rest_goes_on(talker: str) -> None:
     assert (result.code, result.out) == (1, "ab\nab\n")
     assert result.err.splitlines() == [
         "hsd: top_p must be above 0 and at most 1 (off), not 7.0",
-        "hsd: an editor needs a terminal",
+        "hsd: an editor needs a terminal that can move its cursor",
     ]
 
 

@@ -1,8 +1,9 @@
-"""Where what is typed comes from: a terminal with an editor for lines, or a pipe."""
+"""Where what is typed comes from: a terminal with an editor for lines, or lines as they come."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -36,26 +37,28 @@ class Reader(Protocol):
         """``text`` as it came back from the user's editor. Raises ``UsageError`` where there is none."""
 
 
-class PipeReader:
-    """Lines from a file or a pipe; what is no UTF-8 is replaced."""
+class LineReader:
+    """Lines from a pipe, or from a terminal that can do no more; what is no UTF-8 is replaced."""
 
-    interactive = False
-
-    def __init__(self, lines: BinaryIO) -> None:
+    def __init__(self, lines: BinaryIO, interactive: bool) -> None:
+        self.interactive = interactive
         self._lines = lines
 
     def read(self, keep: bool) -> str:
-        text = self._line()
-        while is_open(text) and (more := self._line()):
+        text = self._line(PROMPT)
+        while is_open(text) and (more := self._line(CONTINUATION)):
             text += more
         if not text:
             raise EOFError
         return text
 
     def edit(self, text: str) -> str:
-        raise UsageError("an editor needs a terminal")
+        raise UsageError("an editor needs a terminal that can move its cursor")
 
-    def _line(self) -> str:
+    def _line(self, prompt: str) -> str:
+        if self.interactive:
+            sys.stderr.write(prompt)
+            sys.stderr.flush()
         return self._lines.readline().decode("utf-8-sig", "replace")
 
 

@@ -157,14 +157,17 @@ def _earlier(resume: bool, load: Path | None) -> tuple[Conversation, dict[str, s
 
 def _reader(history: bool) -> Reader:
     """A line editor if somebody sits at a terminal."""
-    from hsd_cli.chat.reader import PipeReader, PrivateHistory, TerminalReader
+    from prompt_toolkit.utils import is_dumb_terminal
+
+    from hsd_cli.chat.reader import LineReader, PrivateHistory, TerminalReader
     from hsd_cli.chat.transcript import history_folder
 
     if sys.stdin is None:
-        return PipeReader(BytesIO())
-    if sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty()):
+        return LineReader(BytesIO(), interactive=False)
+    interactive = sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())
+    if interactive and not is_dumb_terminal():
         return TerminalReader(PrivateHistory(history_folder() / "history", history))
-    return PipeReader(sys.stdin.buffer)
+    return LineReader(sys.stdin.buffer, interactive)
 
 
 def _load_drafter(models: ModelOptions, name: str, quiet: bool) -> LoadedModel:
