@@ -48,7 +48,7 @@ class Page(HTMLParser):
 
 
 def test_every_token_has_its_origin() -> None:
-    origins = [(token.text, token.origin, token.iteration) for token in tokens_of(COMMITS)]
+    origins = [(token.text, token.origin, token.iteration) for token in tokens_of(COMMITS, "abcde")]
     assert origins == [
         ("a", "slem", 1),
         ("b", "", 1),
@@ -57,6 +57,7 @@ def test_every_token_has_its_origin() -> None:
         ("", "lookup", 3),
         ("e", "", 3),
     ]
+    assert tokens_of([], "") == []
 
 
 def test_acceptance_is_counted_by_place_in_the_draft() -> None:

@@ -65,9 +65,10 @@ def render_page(report: RunReport, prompt: str, commits: Sequence[Commit]) -> st
     return environment.get_template("run_page.html").render(
         report=report,
         prompt=prompt,
-        tokens=tokens_of(commits),
+        tokens=tokens_of(commits, report.text),
         places=places_of(commits),
         bars=bars_of(commits),
+        highest=max((len(commit.pieces) - commit.accepted + commit.drafted for commit in commits), default=0),
         seconds=commits[-1].seconds if commits else 0.0,
         origins=sorted({commit.algorithm for commit in commits} - {PLAIN}),
         width=WIDTH,
@@ -75,13 +76,15 @@ def render_page(report: RunReport, prompt: str, commits: Sequence[Commit]) -> st
     )
 
 
-def tokens_of(commits: Sequence[Commit]) -> list[Token]:
+def tokens_of(commits: Sequence[Commit], text: str) -> list[Token]:
+    """The pieces of ``text``, and at its end what had been held back for the rest of a character or a stop string."""
     tokens = [
         Token(piece.text, commit.algorithm if piece.drafted else "", iteration)
         for iteration, commit in enumerate(commits, 1)
         for piece in commit.pieces
     ]
-    return tokens + [Token(commit.tail, "", len(commits)) for commit in commits[-1:]]
+    rest = text[sum(len(token.text) for token in tokens) :]
+    return [*tokens, Token(rest, "", len(commits))] if rest else tokens
 
 
 def places_of(commits: Sequence[Commit]) -> list[Place]:
