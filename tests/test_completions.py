@@ -109,7 +109,7 @@ def test_a_damaged_configuration_offers_nothing_and_says_nothing(home: Path, mon
 def test_answers_are_words_with_meanings_that_a_terminal_need_not_fear(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_HSD_LINE", "hsd generate -t ")
     assert hsd() == (0, "".join(f"{model}\t\n" for model in MODELS), "")
-    monkeypatch.setenv("_HSD_LINE", "hsd generate --temp")
+    monkeypatch.setenv("_HSD_LINE", "hsd generate --tempe")
     assert hsd() == (0, "--temperature\t0 is greedy\n", "")
 
 

@@ -123,4 +123,4 @@ def test_the_example_runs(line: str, place: Place) -> None:
 
 def test_every_command_has_examples_of_itself() -> None:
     without = {name for name, text in COMMANDS.items() if f"`{name}" not in text.partition("**Examples**")[2]}
-    assert without <= {"hsd", "hsd vocab-diff"}
+    assert without <= {"hsd"}

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from hsd_cli.commands import options
+from hsd_cli.commands import options, suggestions
 from hsd_cli.commands.acquire import ensure_downloaded
 from hsd_cli.errors import HsdError, UsageError
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def plan(
     target: Annotated[
         str,
-        typer.Argument(metavar="TARGET", help="Model that writes the text: hub id or folder.", show_default=False),
+        typer.Argument(
+            metavar="TARGET",
+            help="Model that writes the text: hub id or folder.",
+            show_default=False,
+            autocompletion=suggestions.models,
+        ),
     ],
     drafters: Annotated[
         list[str] | None,
-        typer.Argument(metavar="DRAFTER", help="Models that might guess ahead.", show_default=False),
+        typer.Argument(
+            metavar="DRAFTER",
+            help="Models that might guess ahead.",
+            show_default=False,
+            autocompletion=suggestions.models,
+        ),
     ] = None,
     local: Annotated[
         bool, typer.Option("--local", help="Also every model that is downloaded, and the embedded ones.")
@@ -46,7 +54,7 @@ def plan(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")] = "auto",
-    dtype: Annotated[Dtype, typer.Option(help="Number format of the weights.")] = "auto",
+    dtype: Annotated[options.Dtype, typer.Option(help="Number format of the weights.")] = "auto",
     pull: options.Pull = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress on stderr.")] = False,

@@ -10,13 +10,19 @@ import typer
 from hsd_cli.commands.acquire import agrees
 from hsd_cli.commands.models import say
 from hsd_cli.errors import HsdError, UsageError
+from hsd_cli.models.downloaded import downloaded_models
 
 if TYPE_CHECKING:
     from hsd_cli.models.listing import CachedModel
 
 
 def rm(
-    models: Annotated[list[str], typer.Argument(metavar="ID", help="As `hsd list` shows them.", show_default=False)],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ID", help="As `hsd list` shows them.", show_default=False, autocompletion=downloaded_models
+        ),
+    ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from hsd_cli.commands import options
+from hsd_cli.commands import options, suggestions
 from hsd_cli.commands.acquire import ensure_downloaded
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.errors import EXIT_FAILURE, HsdError, UsageError
 from hsd_cli.models.roles import remember_role
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 # Code, repetition (for drafts that look back), and characters of several tokens.
 PROMPTS = ("def read(path):\n    ", "one, two, three, one, two, three, one,", "昨日、")
@@ -22,10 +20,21 @@ PROMPTS = ("def read(path):\n    ", "one, two, three, one, two, three, one,", "�
 def verify(
     target: Annotated[
         str,
-        typer.Argument(metavar="TARGET", help="Model that writes the text: hub id or folder.", show_default=False),
+        typer.Argument(
+            metavar="TARGET",
+            help="Model that writes the text: hub id or folder.",
+            show_default=False,
+            autocompletion=suggestions.models,
+        ),
     ],
     drafter: Annotated[
-        str, typer.Argument(metavar="DRAFTER", help="Model that guesses ahead; any tokenizer.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="DRAFTER",
+            help="Model that guesses ahead; any tokenizer.",
+            show_default=False,
+            autocompletion=suggestions.models,
+        ),
     ],
     algorithm: Annotated[
         list[str] | None,
@@ -42,9 +51,9 @@ def verify(
     lookahead: Annotated[int, typer.Option(min=1, help="Target tokens to draft per iteration.")] = 4,
     seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="Another seed, other texts.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")] = "auto",
-    dtype: Annotated[Dtype, typer.Option(help="Number format of the weights.")] = "auto",
+    dtype: Annotated[options.Dtype, typer.Option(help="Number format of the weights.")] = "auto",
     draft_device: Annotated[str | None, typer.Option(help="The drafter's device, if another one.")] = None,
-    draft_dtype: Annotated[Dtype | None, typer.Option(help="The drafter's dtype, if another one.")] = None,
+    draft_dtype: Annotated[options.Dtype | None, typer.Option(help="The drafter's dtype, if another one.")] = None,
     pull: options.Pull = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress on stderr.")] = False,

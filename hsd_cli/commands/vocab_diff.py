@@ -10,10 +10,22 @@ from typing import Annotated, Literal
 
 import typer
 
+from hsd_cli.commands import suggestions
+
 
 def vocab_diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="The target's tokenizer.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="The drafter's tokenizer.", show_default=False)],
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", help="The target's tokenizer.", show_default=False, autocompletion=suggestions.models
+        ),
+    ],
+    b: Annotated[
+        str,
+        typer.Argument(
+            metavar="B", help="The drafter's tokenizer.", show_default=False, autocompletion=suggestions.models
+        ),
+    ],
     text: Annotated[
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="Measure on this text, not the built-in sample."),
@@ -30,15 +42,15 @@ def vocab_diff(
     file. Tokens are compared by the bytes that they write. In lists, `\\n`, `\\x1b`, `\\u200b` and `\\xff` stand for
     invisible characters and incomplete ones.
 
-    Examples:
+    **Examples**
 
-    - `hsd vocab-diff Qwen/Qwen2.5-7B-Instruct HuggingFaceTB/SmolLM2-135M-Instruct`
+    `hsd vocab-diff Qwen/Qwen2.5-7B-Instruct HuggingFaceTB/SmolLM2-135M-Instruct`
 
-    - `hsd vocab-diff target/tokenizer.json drafter/tokenizer.json --text src/main.c`
+    `hsd vocab-diff TARGET DRAFTER --text notes.txt`
 
-    - `hsd vocab-diff A B --only b | head` shows what the drafter alone has
+    `hsd vocab-diff TARGET DRAFTER --only b | head` shows what the drafter alone has
 
-    - `hsd vocab-diff A B --json | jq .a.share_of_text`
+    `hsd vocab-diff TARGET DRAFTER --json | jq .a.share_of_text`
     """
     from hsd_cli.errors import UsageError
     from hsd_cli.vocab.report import compare, sample_text

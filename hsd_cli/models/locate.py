@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from hsd_cli.errors import HsdError, UsageError
-from hsd_cli.models.pull import Pull
 from hsd_cli.models.snapshots import described_snapshot, whole_snapshot
 
 HUB_ID = r"[^\W_][\w.-]*(/[\w.-]+)?"  # the library knows of more rules, and is not needed for most names
@@ -39,7 +38,12 @@ def model_source(name: str) -> str:
     """
     if (folder := local_folder(name)) is not None:
         return str(folder)
-    return str(described_snapshot(name) or Pull.planned(name, tokenizer_only=True).run())
+    if (folder := described_snapshot(name)) is not None:
+        return str(folder)
+
+    from hsd_cli.models.pull import Pull
+
+    return str(Pull.planned(name, tokenizer_only=True).run())
 
 
 def weights_source(name: str) -> str:
