@@ -84,6 +84,8 @@ def chat(
     What was typed and the last chat are kept in files that only you can read: in the folder `HSD_HISTORY`, else at the
     platform's place for user data.
 
+    **Algorithms** are explained in `hsd generate --help`.
+
     Exit codes: 0 done; 1 failure, or some line of a piped chat failed; 2 usage; 130 interrupted.
 
     **Examples**
