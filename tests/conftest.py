@@ -31,4 +31,5 @@ def _surroundings(monkeypatch: pytest.MonkeyPatch, _cache: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HSD_CACHE", str(_cache))
     monkeypatch.setenv("HSD_CONFIG", str(_cache / "config.toml"))
+    monkeypatch.setenv("HSD_HISTORY", str(_cache / "history"))
     os.environ.setdefault("COLUMNS", "100")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+import torch
+from transformers import PreTrainedModel
 
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.engine import Engine, Generation, Request
+from hsd_cli.runtime.cache import RollbackLayer
 from hsd_cli.runtime.loading import LoadedModel, load_model
+from hsd_cli.runtime.model import CachedModel
 from hsd_cli.vocab.tokenizer import Rendered
 from tests.cli import LETTERS, PAIRS, checkpoint
 
@@ -27,16 +33,17 @@ def pair() -> tuple[LoadedModel, LoadedModel]:
 
 
 @contextmanager
-def counted_tokens(loaded: LoadedModel) -> Iterator[list[int]]:
-    """The number of tokens of each forward pass."""
-    counts: list[int] = []
+def counted_tokens() -> Iterator[dict[PreTrainedModel, list[int]]]:
+    """By model, the number of tokens of each forward pass."""
+    counts: defaultdict[PreTrainedModel, list[int]] = defaultdict(list)
+    forward = CachedModel._forward
 
-    def note(_: object, __: object, arguments: dict[str, Any]) -> None:
-        counts.append(arguments["input_ids"].shape[1])
+    def note(model: CachedModel, ids: torch.Tensor, keep: int) -> torch.Tensor:
+        counts[model._model].append(len(ids))
+        return forward(model, ids, keep)
 
-    hook = loaded.model.register_forward_pre_hook(note, with_kwargs=True)
-    yield counts
-    hook.remove()
+    with patch.object(CachedModel, "_forward", note):
+        yield counts
 
 
 def ids_of(generation: Generation) -> list[int]:
@@ -62,12 +69,12 @@ def test_only_what_is_new_is_read(pair: tuple[LoadedModel, LoadedModel], algorit
     length = len(first.prompt.ids)
     ids_of(first)
     assert (first.statistics.prompt_tokens, first.statistics.cached_prompt_tokens) == (length, 0)
-    with counted_tokens(pair[0]) as target, counted_tokens(pair[1]) as drafter:
+    with counted_tokens() as counts:
         again = engine.generate(request)
         next(again.commits)
     assert again.statistics.cached_prompt_tokens == length - 1
-    assert max(target) <= 3  # the last token and the draft
-    assert max(drafter, default=0) <= 2
+    assert max(counts[pair[0].model]) <= 3  # the last token and the draft
+    assert max(counts[pair[1].model], default=0) <= 2
     engine.forget()
     assert ids_of(engine.generate(request)) == ids_of(Engine(*pair).generate(request))
     fresh = engine.generate(Request("y", algorithm=algorithm))
@@ -89,16 +96,19 @@ def test_a_failure_in_a_pass_costs_the_caches_and_nothing_else(
     pair: tuple[LoadedModel, LoadedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Engine(*pair)
-    layer = pair[0].model.model.layers[6]
+    update = RollbackLayer.update
+    layers = iter(range(6))  # of twelve
 
-    def fail(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    def fail(*arguments: Any) -> Any:
+        if next(layers, None) is None:
+            raise KeyboardInterrupt
+        return update(*arguments)
 
     request = Request(BEGINNING, max_new_tokens=20)
     interrupted = engine.generate(request)
     next(interrupted.commits)
-    with monkeypatch.context() as patch:
-        patch.setattr(layer, "forward", fail)
+    with monkeypatch.context() as broken:
+        broken.setattr(RollbackLayer, "update", fail)
         with pytest.raises(KeyboardInterrupt):
             list(interrupted.commits)
     again = engine.generate(request)
