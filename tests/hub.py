@@ -26,6 +26,7 @@ class Repository:
     claimed_sizes: dict[str, int] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)  # arrive with a wrong byte
     breaking: dict[str, list[int]] = field(default_factory=dict)  # after so many bytes each next answer breaks off
+    without_ranges: bool = False  # every answer begins with the first byte
     stalling: dict[str, int] = field(default_factory=dict)  # after so many bytes nothing more comes
 
     @classmethod
@@ -153,7 +154,8 @@ class Hub:
                 headers = {"X-Repo-Commit": repository.commit, "ETag": f'"{repository.digest(name)}"'}
                 if name in repository.damaged:
                     data = bytes([data[0] ^ 1]) + data[1:]
-                start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+                wanted = "bytes=0-" if repository.without_ranges else self.headers.get("Range", "bytes=0-")
+                start = int(wanted.removeprefix("bytes=").removesuffix("-"))
                 if start:
                     headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
                 stalls = name in repository.stalling

@@ -42,13 +42,14 @@ def cached(cache: Path, name: str, files: dict[str, bytes], partial: bytes = b""
 
 @pytest.fixture
 def models(cache: Path) -> None:
-    """One of each state."""
+    """One of each state, and what is no model: folders for a download that was refused, and texts."""
     index = json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}).encode()
     cached(cache, "some/whole", DESCRIPTION | {"model.safetensors": b"w" * 1_500_000})
     cached(cache, "some/tokenizer", DESCRIPTION)
     cached(cache, "some/broken-off", DESCRIPTION, partial=b"w" * 2500)
     cached(cache, "some/shard", DESCRIPTION | {"model.safetensors.index.json": index, "model-1.safetensors": b"w"})
     cached(cache, "pictures", {"README.md": b"no language model"})
+    cached(cache, "some/refused", {})
     (cache / "datasets--some--texts" / "snapshots").mkdir(parents=True)
 
 

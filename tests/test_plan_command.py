@@ -298,7 +298,7 @@ def test_a_folder_without_a_tokenizer_is_one_line(pair: tuple[str, str]) -> None
 def test_a_model_that_is_neither_here_nor_on_the_hub_is_one_line() -> None:
     result = shell_hsd("plan", "nobody/nothing", "embedded:drafter")
     assert (result.code, result.out) == (1, "")
-    assert result.err.startswith("hsd: 'nobody/nothing' is not downloaded, and HF_HUB_OFFLINE forbids it; ")
+    assert result.err.startswith("hsd: 'nobody/nothing' has to come from the hub, and HF_HUB_OFFLINE forbids it; ")
 
 
 def test_names_cannot_write_to_the_terminal(

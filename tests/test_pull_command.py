@@ -209,6 +209,13 @@ def test_a_broken_connection_is_resumed(hub: Hub, cache: Path, model: Repository
     assert (Path(result.out.strip()) / WEIGHTS).read_bytes() == model.files[WEIGHTS]
 
 
+def test_where_ranges_are_not_served_the_file_begins_again(cache: Path, model: Repository) -> None:
+    model.without_ranges = True
+    model.breaking[WEIGHTS] = [1000]
+    folder = hsd("pull", "-q", "some/model").out.strip()
+    assert (Path(folder) / WEIGHTS).read_bytes() == model.files[WEIGHTS]
+
+
 def test_a_connection_that_keeps_breaking_is_given_up_and_resumed_later(
     hub: Hub, cache: Path, model: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,6 +336,14 @@ def test_the_token_is_for_the_hub_alone(hub: Hub, surroundings: dict[str, str], 
     assert {request.headers.get("Authorization") for request in asked if request.path.startswith("/cdn/")} == {None}
     assert "some/model" in said
     assert TOKEN not in said
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_a_token_that_cannot_be_one_is_not_quoted(hub: Hub, surroundings: dict[str, str], debug: str) -> None:
+    result = shell_hsd("pull", "some/model", **surroundings, HF_TOKEN=f"{TOKEN}\x0b{TOKEN}", HSD_DEBUG=debug)
+    assert "your hub token has characters that no token has" in result.err
+    assert TOKEN not in result.err
+    assert hub.requests == []
 
 
 # Commands that need models

@@ -85,7 +85,10 @@ def transport_error() -> type[Exception]:
 
 
 def offline(name: str) -> str:
-    return f"{name!r} is not downloaded, and HF_HUB_OFFLINE forbids it; unset HF_HUB_OFFLINE, then run: hsd pull {name}"
+    return (
+        f"{name!r} has to come from the hub, and HF_HUB_OFFLINE forbids it; unset HF_HUB_OFFLINE, then run: "
+        f"hsd pull {name}"
+    )
 
 
 def _gated(name: str) -> str:

@@ -26,7 +26,7 @@ class CachedModel:
 
 
 def cached_models() -> list[CachedModel]:
-    """By name. What the library cannot make sense of is left out."""
+    """By name. What is empty, or the library cannot make sense of, is left out."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import CacheNotFound
@@ -37,7 +37,7 @@ def cached_models() -> list[CachedModel]:
         return []
     known = roles()
     models = (_model(found, known) for found in repositories if found.repo_type == "model")
-    return sorted(models, key=lambda model: model.name.lower())
+    return sorted((model for model in models if model.size), key=lambda model: model.name.lower())
 
 
 def delete_models(models: Sequence[CachedModel]) -> None:

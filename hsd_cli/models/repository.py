@@ -32,10 +32,13 @@ class Repository:
 
     @classmethod
     def read(cls, name: str, revision: str) -> Repository:
-        """Asks the hub. Raises ``HsdError`` for an answer that makes no sense, and what its library raises."""
-        from huggingface_hub import HfApi
+        """Asks the hub. Raises ``HsdError`` for an impossible token or answer, and what the hub's library raises."""
+        from huggingface_hub import HfApi, get_token
         from huggingface_hub.constants import ENDPOINT
 
+        token = get_token() or ""
+        if not (token.isascii() and token.isprintable()):  # the error about it would quote it
+            raise HsdError("your hub token has characters that no token has; run: hf auth login (or unset HF_TOKEN)")
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # the hub sends advice as warnings
         info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=10)
         files = {}
