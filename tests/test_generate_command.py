@@ -185,6 +185,7 @@ def test_json_reports_the_run(letters: str, pairs: str) -> None:
         "algorithm": "slem",
         "verification": "coupled",
         "lookahead": 6,
+        "sampling": {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0},
         "prompt_tokens": 1,
         "cached_prompt_tokens": 0,
         "iterations_by_algorithm": {"slem": iterations},

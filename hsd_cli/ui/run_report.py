@@ -24,6 +24,7 @@ class RunReport:
     algorithm: str
     verification: str
     lookahead: int | None
+    sampling: Mapping[str, float]
     prompt_tokens: int
     cached_prompt_tokens: int
     drafted: int
@@ -61,6 +62,7 @@ class RunReport:
             algorithm=request.algorithm,
             verification=generation.verification,
             lookahead=request.lookahead,
+            sampling=asdict(request.sampling),
             prompt_tokens=statistics.prompt_tokens,
             cached_prompt_tokens=statistics.cached_prompt_tokens,
             drafted=statistics.drafted,
