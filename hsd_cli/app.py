@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from hsd_cli import __version__
+from hsd_cli.commands.bench import bench
 from hsd_cli.commands.chat import chat
 from hsd_cli.commands.completion import LINE, answer, completion
 from hsd_cli.commands.config import config
@@ -37,6 +38,7 @@ app.command()(chat)
 app.command(name="vocab-diff")(vocab_diff)
 app.command()(plan)
 app.command()(verify)
+app.command()(bench)
 app.command()(pull)
 app.command(name="list")(list_models)
 app.command()(rm)

@@ -18,10 +18,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from hsd_cli.bench.compare import Contender, Sample, ours, speed
-from hsd_cli.engine import Engine
+from hsd_cli.bench.contenders import Contender, Job, ours
+from hsd_cli.bench.counted import CountedEngine
+from hsd_cli.bench.report import speed
 from hsd_cli.models.train_embedded import read_corpus
 from hsd_cli.runtime.loading import LoadedModel, load_model
+from hsd_cli.ui.bench_report import Sample
 
 LOOKAHEADS = (2, 4, 8)
 WARM_UP = 32  # tokens
@@ -75,29 +77,28 @@ CASES = {
 }
 
 
-def contenders(case: Case, engine: Engine, temperature: float, tokens: int) -> dict[str, Contender]:
+def contenders(case: Case, engine: CountedEngine, temperature: float) -> dict[str, Contender]:
     """`ar`, the fixed algorithms with their lookahead, and `auto`."""
     algorithms = ("lookup", *(case.sampled if temperature else case.greedy))
     fixed = [(algorithm, lookahead) for algorithm in algorithms for lookahead in LOOKAHEADS]
-    named = {"ar": ours(engine, "ar", temperature, tokens, None)}
+    named = {"ar": ours(engine, "ar", temperature, None)}
     named |= {
-        f"{algorithm} {lookahead}": ours(engine, algorithm, temperature, tokens, lookahead)
-        for algorithm, lookahead in fixed
+        f"{algorithm} {lookahead}": ours(engine, algorithm, temperature, lookahead) for algorithm, lookahead in fixed
     }
-    return named | {"auto": ours(engine, "auto", temperature, tokens, None)}
+    return named | {"auto": ours(engine, "auto", temperature, None)}
 
 
 def measure(
-    case: Case, engine: Engine, temperature: float, tokens: int, texts: Sequence[str]
+    case: Case, engine: CountedEngine, temperature: float, tokens: int, texts: Sequence[str]
 ) -> dict[str, list[Sample]]:
     """One sample per contender and text."""
-    for run in contenders(case, engine, temperature, WARM_UP).values():
-        run(case.prompt(texts[0]), 0)
-    runs = contenders(case, engine, temperature, tokens)
+    runs = contenders(case, engine, temperature)
+    for run in runs.values():
+        run(Job(case.prompt(texts[0]), WARM_UP))
     samples: dict[str, list[Sample]] = {name: [] for name in runs}
     for repeat, text in enumerate(texts):
         for name, run in runs.items():
-            samples[name].append(run(case.prompt(text), repeat))
+            samples[name].append(run(Job(case.prompt(text), tokens, repeat=repeat)))
     return samples
 
 
@@ -135,7 +136,7 @@ def main() -> None:
     table = Table("", "T", "plain, tokens/s", "best fixed (× plain)", "auto / plain", "auto / best fixed")
     everything = {}
     for name in arguments.cases:
-        engine = Engine(target, CASES[name].drafter())
+        engine = CountedEngine(target, CASES[name].drafter())
         for temperature in arguments.temperature:
             samples = measure(CASES[name], engine, temperature, arguments.tokens, texts)
             table.add_row(name, f"{temperature:g}", *row(samples))

@@ -1,0 +1,204 @@
+"""Runs every contender on every prompt, interleaved, and keeps what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from hsd_cli.bench.contenders import Contender, Job, ours, share_tokens, theirs
+from hsd_cli.bench.counted import CountedEngine
+from hsd_cli.bench.machine import describe_machine, process_memory
+from hsd_cli.bench.measure_pair import PassTimer
+from hsd_cli.bench.report import Round, results
+from hsd_cli.bench.tasks import Task, fitted
+from hsd_cli.decoding.loop import PLAIN
+from hsd_cli.drafting.registry import ALGORITHMS
+from hsd_cli.engine import LONGEST_DRAFT, Engine, Request
+from hsd_cli.errors import HsdError, UsageError
+from hsd_cli.runtime.loading import LoadedModel, load_model
+from hsd_cli.runtime.model import context_size_of
+from hsd_cli.ui.bench_report import BenchReport, Comparison, Costs
+from hsd_cli.vocab.tokenizer import ModelTokenizer
+
+WARM_UP = 32  # tokens
+AUTOMATIC = "auto"
+THEIRS, ASSISTED = "hf", "hf assisted"
+PEERS = "hf: the generate method of transformers, alone and assisted by the drafter"
+OTHER_LAW = (
+    "hf assisted, sampled, with a drafter of another vocabulary: the text of transformers does not follow the target's "
+    "law, so its figures are those of another text"
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure. Without ``algorithms`` all that fit; ``lookahead`` is everyone's but `auto`'s."""
+
+    tasks: Sequence[Task]
+    temperatures: Sequence[float]
+    algorithms: Sequence[str]
+    lookahead: int
+    tokens: int
+    repeats: int
+
+
+class Bench:
+    """Measures a pair. ``report`` tells at any time what was measured so far.
+
+    With ``peers`` transformers' own generation is a contender, too.
+    """
+
+    def __init__(self, engine: Engine, plan: Plan, peers: bool) -> None:
+        target = replace(engine.target, eos_ids=())  # lengths are fixed: an end of text is a token as any other
+        drafter = None if engine.drafter is None else replace(engine.drafter, eos_ids=())
+        self._engine = CountedEngine(target, drafter)
+        self._peers = peers
+        self._notes: list[str] = []
+        tasks = [replace(task, prompts=tuple(self._fitted(task, plan.tokens))) for task in plan.tasks]
+        self._plan = replace(plan, tasks=tasks)
+        self._algorithms, self._unfit = self._fitting(plan.algorithms)
+        self._comparisons: list[Comparison] = []
+        self._complete = False
+
+    def run(self, on_step: Callable[[str], None]) -> None:
+        """``on_step`` hears what is measured next. What was measured before an exception stays."""
+        for task in self._plan.tasks:
+            for temperature in self._plan.temperatures:
+                self._compare(task, temperature, on_step)
+        self._complete = True
+
+    def report(self) -> BenchReport:
+        model = self._engine.target.model
+        return BenchReport(
+            target=self._engine.target.name,
+            drafter=None if self._engine.drafter is None else self._engine.drafter.name,
+            device=str(model.device),
+            dtype=str(model.dtype).removeprefix("torch."),
+            lookahead=self._plan.lookahead,
+            tokens=self._plan.tokens,
+            repeats=self._plan.repeats,
+            machine=describe_machine(model.device),
+            notes=tuple(self._notes),
+            unfit=self._unfit,
+            comparisons=tuple(self._comparisons),
+            process_memory=process_memory() if model.device.type == "cpu" else None,
+            complete=self._complete,
+        )
+
+    def _compare(self, task: Task, temperature: float, on_step: Callable[[str], None]) -> None:
+        where = f"{task.name}, temperature {temperature:g}"
+        contenders = self._contenders(temperature)
+        for name, run in contenders.items():
+            on_step(f"{where}: warming up {name}")
+            run(Job(task.prompts[0], min(WARM_UP, self._plan.tokens)))
+        timers = self._timers(task)
+        rounds: list[Round] = []
+        try:
+            for repeat in range(self._plan.repeats):
+                for number, prompt in enumerate(task.prompts):
+                    step = f"{where}: repeat {repeat + 1} of {self._plan.repeats}, prompt {number + 1}"
+                    on_step(f"{step}: forward passes")
+                    for timer in timers:
+                        timer.time()
+                    job = Job(prompt, self._plan.tokens, number, repeat)
+                    rounds.append(_round(rotated(contenders, len(rounds)), job, partial(_say, on_step, step)))
+        finally:  # an interrupted round is no comparison, the others are
+            if rounds:
+                self._comparisons.append(self._comparison(task, temperature, timers, rounds))
+
+    def _comparison(
+        self, task: Task, temperature: float, timers: Sequence[PassTimer], rounds: Sequence[Round]
+    ) -> Comparison:
+        target, *drafter = timers
+        costs = Costs(target.medians, drafter[0].medians[0] if drafter else None)
+        engine = self._engine
+        weights = engine.target.bytes_per_token, 0 if engine.drafter is None else engine.drafter.bytes_per_token
+        found = results(rounds, costs, weights)
+        return Comparison(task.name, temperature, len(task.prompts), costs, found)
+
+    def _timers(self, task: Task) -> list[PassTimer]:
+        """Of the target and, if there is one, the drafter, after a prompt of typical length."""
+        prompt = sorted(task.prompts, key=len)[len(task.prompts) // 2]
+        # transformers may need more target tokens than it is asked for to spell a draft.
+        longest = LONGEST_DRAFT if AUTOMATIC in self._algorithms else self._plan.lookahead
+        longest = max(longest, 2 * self._plan.lookahead if self._peers else self._plan.lookahead)
+        timers = [PassTimer(self._engine.target, prompt, 1 + longest)]
+        return timers if self._engine.drafter is None else [*timers, PassTimer(self._engine.drafter, prompt, 1)]
+
+    def _contenders(self, temperature: float) -> dict[str, Contender]:
+        engine, lookahead = self._engine, self._plan.lookahead
+        contenders = {
+            name: ours(engine, name, temperature, None if name == AUTOMATIC else lookahead) for name in self._algorithms
+        }
+        if not self._peers:
+            return contenders
+        self._note(PEERS)
+        contenders[THEIRS] = theirs(engine.target, None, temperature, lookahead)
+        if engine.drafter is not None:
+            drafter = _another(engine.drafter)  # each time: assisted sampling changes it for good
+            contenders[ASSISTED] = theirs(engine.target, drafter, temperature, lookahead)
+            if temperature and not share_tokens(engine.target, drafter):
+                self._note(OTHER_LAW)
+        return contenders
+
+    def _note(self, words: str) -> None:
+        if words not in self._notes:
+            self._notes.append(words)
+
+    def _fitting(self, wanted: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        """Plain decoding, the algorithms that fit, and of those that do not the reason. Raises ``UsageError``."""
+        possible = [*ALGORITHMS, AUTOMATIC] if self._engine.drafter else [PLAIN, "lookup", AUTOMATIC]
+        fitting, unfit = [PLAIN], {}
+        for name in dict.fromkeys(wanted or possible):
+            request = Request("x", chat=False, algorithm=name, lookahead=self._plan.lookahead, max_new_tokens=1)
+            try:
+                self._engine.generate(request)
+            except UsageError as error:
+                if wanted:
+                    raise
+                unfit[name] = str(error)
+            else:
+                fitting.append(name)
+        return list(dict.fromkeys(fitting)), unfit
+
+    def _fitted(self, task: Task, tokens: int) -> list[str]:
+        """The prompts, as much of their ends as both models have room for. Raises ``HsdError``."""
+        models = [model for model in (self._engine.target, self._engine.drafter) if model is not None]
+        tokenizers = [ModelTokenizer.load(model.name) for model in models]
+        size = min(context_size_of(model.model.config.get_text_config(decoder=True)) for model in models)
+        room = size - tokens - LONGEST_DRAFT
+        if room < 1:
+            raise HsdError(f"-n {tokens} leaves no room for a prompt in a context of {size} tokens; write fewer")
+
+        def length(prompt: str) -> int:
+            return max(len(tokenizer.render(prompt).ids) for tokenizer in tokenizers)
+
+        prompts = [fitted(prompt, length, room) for prompt in task.prompts]
+        cut = sum(prompt != whole for prompt, whole in zip(prompts, task.prompts, strict=True))
+        if cut:
+            self._note(f"{task.name}: {cut} of {len(prompts)} prompts are cut from their beginning to {room} tokens")
+        return prompts
+
+
+def rotated(contenders: Mapping[str, Contender], by: int) -> dict[str, Contender]:
+    """Another one comes first each time: what comes first may find the machine in another state."""
+    items = list(contenders.items())
+    by %= len(items)
+    return dict(items[by:] + items[:by])
+
+
+def _round(contenders: Mapping[str, Contender], job: Job, on_contender: Callable[[str], None]) -> Round:
+    samples = {}
+    for name, run in contenders.items():
+        on_contender(name)
+        samples[name] = run(job)
+    return samples
+
+
+def _another(loaded: LoadedModel) -> LoadedModel:
+    return load_model(loaded.name, str(loaded.model.device), str(loaded.model.dtype).removeprefix("torch."))
+
+
+def _say(on_step: Callable[[str], None], step: str, name: str) -> None:
+    on_step(f"{step}: {name}")
