@@ -26,7 +26,11 @@ TARGET, DRAFTER = "Qwen/Qwen2.5-7B-Instruct", "HuggingFaceTB/SmolLM2-135M-Instru
 # Words that stand for something.
 STAND_INS = {"TARGET": TARGET, "MODEL": TARGET, "ID": TARGET, "DRAFTER": DRAFTER}
 # What would take minutes.
-SHORTER = {r"--samples \d+": "", "hsd verify": "hsd verify --samples 1 -n 2"}
+SHORTER = {
+    r"--samples \d+": "",
+    "hsd verify": "hsd verify --samples 1 -n 2",
+    "hsd bench": "hsd bench --take 1 -n 8",
+}
 
 
 def commands(command: object, name: str) -> Iterator[tuple[str, str]]:

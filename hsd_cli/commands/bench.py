@@ -158,6 +158,8 @@ def bench(
 
         plan = Plan(texts, settings, wanted, draft_length, tokens, repeats)
         report = _measured(Bench(engine, plan, peers), quiet)
+        if not report.comparisons:
+            raise typer.Exit(EXIT_INTERRUPTED)
         if json_output is not None:
             json_output.write(report.json())
         if html_output is not None:
