@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from io import TextIOWrapper
 from typing import Annotated
@@ -63,7 +64,8 @@ def _options(
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 failure, 2 usage, 130 interrupted; a closed pipe ends quietly."""
+    """Entry point. Exit codes: 0 done, 1 failure, 2 usage, 130 interrupted, 143 told to end; a closed pipe is quiet."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # the terminal gets its modes back
     try:
         sys.exit(_run(sys.argv[1:] or ["--help"]))
     except Exception as error:
