@@ -295,6 +295,14 @@ def test_what_the_hub_refuses_is_one_line(
     assert_one_line(hsd("vocab-diff", "embedded:target", "some/model"), sentence.format(hub=hub.address))
 
 
+def test_a_password_in_the_address_of_the_hub_is_not_shown(
+    hub: Hub, model: Repository, surroundings: dict[str, str]
+) -> None:
+    model.refused = 403, {"X-Error-Code": "GatedRepo"}
+    address = hub.address.replace("//", "//user:password@")
+    assert_one_line(shell_hsd("pull", "some/model", **surroundings | {"HF_ENDPOINT": address}), f"{hub.address}/some/")
+
+
 def test_the_room_on_the_disk_is_looked_at_first(hub: Hub, cache: Path, model: Repository) -> None:
     model.claimed_sizes[WEIGHTS] = 10**18
     result = hsd("pull", "some/model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable
 
 from hsd_cli.errors import HsdError
@@ -118,6 +119,11 @@ def _full_disk(name: str, error: BaseException) -> str | None:
 
 
 def _page(name: str) -> str:
+    return f"{hub_address()}/{name}"
+
+
+def hub_address() -> str:
+    """As it may be shown: without the password that an address can have in it."""
     from huggingface_hub.constants import ENDPOINT
 
-    return f"{ENDPOINT}/{name}"
+    return re.sub("//[^/]*@", "//", ENDPOINT)

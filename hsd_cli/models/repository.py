@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from hsd_cli.errors import HsdError
+from hsd_cli.models.failures import hub_address
 from hsd_cli.models.snapshots import repository_folder
 
 
@@ -34,7 +35,6 @@ class Repository:
     def read(cls, name: str, revision: str) -> Repository:
         """Asks the hub. Raises ``HsdError`` for an impossible token or answer, and what the hub's library raises."""
         from huggingface_hub import HfApi, get_token
-        from huggingface_hub.constants import ENDPOINT
 
         token = get_token() or ""
         if not (token.isascii() and token.isprintable()):  # the error about it would quote it
@@ -47,7 +47,7 @@ class Repository:
             if sibling.size is not None and _is_hash(digest) and "/" not in sibling.rfilename:
                 files[sibling.rfilename] = RemoteFile(sibling.rfilename, sibling.size, digest)
         if not _is_hash(info.sha):
-            raise HsdError(f"{ENDPOINT} does not answer as a hub does for {name!r}; check HF_ENDPOINT")
+            raise HsdError(f"{hub_address()} does not answer as a hub does for {name!r}; check HF_ENDPOINT")
         return cls(name, revision, info.sha, files)
 
     @property
