@@ -206,7 +206,7 @@ def _end_of_drafting(request: Request, target: Side, drafter: Side) -> int | Non
     """The size of the drafter's context if the text may outgrow it, going by one drafter token per target token."""
     longest = min(request.max_new_tokens, target.model.context_size - len(target.prompt))
     size = drafter.model.context_size
-    return size if size < len(drafter.prompt) + longest else None
+    return size if size < min(target.model.context_size, len(drafter.prompt) + longest) else None
 
 
 def _verification(request: Request) -> tuple[Verification, int | None]:

@@ -256,8 +256,8 @@ def completed(text: str) -> list[str]:
 
 
 def test_tab_completes_commands_and_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert completed("/s") == ["/set", "/show", "/system", "/stats", "/save"]
-    assert completed("/set top") == ["/set top_k", "/set top_p"]
+    assert completed("/s") == ["/set ", "/show ", "/system ", "/stats", "/save "]
+    assert completed("/set top") == ["/set top_k ", "/set top_p "]
     assert completed("/set verification ") == [f"/set verification {v}" for v in ("rejection", "coupled", "auto")]
     assert completed("/algorithm sl") == ["/algorithm slem", "/algorithm slrs"]
     assert completed("/show t") == ["/show transcript"]

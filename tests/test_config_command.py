@@ -49,6 +49,13 @@ def test_set_get_unset(config: Path) -> None:
     assert hsd("config", "unset", "max-new-tokens") == (1, "", sentence)
 
 
+def test_a_pair_as_a_whole_has_several_values(config: Path) -> None:
+    shown("set", "pairs.x.target", "a/b")
+    shown("set", "pairs.x.draft", "c/d")
+    sentence = "hsd: 'pairs.x' has several values; get one of pairs.x.target, pairs.x.draft\n"
+    assert hsd("config", "get", "pairs.x") == (2, "", sentence)
+
+
 def test_list_tells_each_value_and_where_it_comes_from(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown("list") == ""
     for key, value in [("target", "a/b"), ("seed", "1"), ("pairs.x.draft", "c/d"), ("pairs.x.seed", "2")]:

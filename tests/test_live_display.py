@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import struct
 import sys
 import termios
@@ -210,3 +211,23 @@ def test_ctrl_c_ends_the_text_and_takes_the_figures_away(tmp_path: Path) -> None
         assert text.endswith("ended by interrupt")
         assert "tokens/pass" not in text
         assert "^C" not in text
+
+
+def test_ctrl_z_leaves_the_terminal_to_the_shell_and_fg_goes_on(tmp_path: Path) -> None:
+    generate = shlex.join([*HSD, "generate", "-n", "100000", "--no-stats", "-t", "embedded:target", "class A:"])
+    with Terminal("bash", "--norc", "-i", environment={"PS1": "shell> "}, folder=Path.cwd()) as terminal:
+        terminal.wait_for("shell>")
+        terminal.send(f"{generate}\r")
+        terminal.wait_for("tokens/pass")
+        terminal.send("\x1a")
+        terminal.wait_for(lambda: terminal.lines[terminal.screen.cursor.y] == "shell>")
+        assert "Stopped" in terminal.text
+        assert "tokens/pass" not in terminal.text, terminal.text
+        terminal.send("echo seen\r")  # so is what is typed
+        terminal.wait_for("echo seen")
+        terminal.send("fg\r")
+        terminal.wait_for("tokens/pass")
+        terminal.send("\x03")
+        terminal.wait_for(lambda: terminal.lines[terminal.screen.cursor.y] == "shell>")
+        assert "^C" not in terminal.text
+        assert "tokens/pass" not in terminal.text, terminal.text

@@ -84,8 +84,10 @@ def derived_seed(run_seed: int, name: RecordId) -> int:
 
 
 def fingerprint(request: Request, target: str) -> str:
-    """Of all that a text depends on; how it is drafted changes nothing but the time that it takes."""
-    asked = {name: getattr(request, name) for name in FIXING_THE_TEXT} | asdict(request.sampling)
+    """Of all that a text depends on. How it is drafted changes nothing but the time that it takes, except that under
+    `rejection` it decides which of the possible texts it is."""
+    names = [*FIXING_THE_TEXT, *(("algorithm", "lookahead") if request.verification == "rejection" else ())]
+    asked = {name: getattr(request, name) for name in names} | asdict(request.sampling)
     return hashlib.sha256(json.dumps([asked, target], sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -23,13 +23,15 @@ class CommandCompleter(Completer):
             return
         *words, current = before.removeprefix(SLASH).split(" ")
         if not words:
-            yield from _beginning_with(current, COMMANDS)
+            yield from _beginning_with(current, (f"{name} " if COMMANDS[name].takes else name for name in COMMANDS))
             return
         command = COMMANDS.get(ALIASES.get(words[0], words[0]))
         if command is not None and command.file:
             yield from self._files.get_completions(Document(before.partition(" ")[2]), complete_event)
         elif command is not None:
-            yield from _beginning_with(current, command.values([word for word in words[1:] if word]))
+            given = [word for word in words[1:] if word]
+            more = " " if len(given) < command.takes.count(" ") else ""
+            yield from _beginning_with(current, (value + more for value in command.values(given)))
 
 
 def _beginning_with(current: str, words: Iterable[str]) -> Iterable[Completion]:

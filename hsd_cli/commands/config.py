@@ -70,8 +70,11 @@ def get_value(ctx: typer.Context, key: Key, as_json: Json = False) -> None:
 
     `hsd config get pairs.code.draft --json`
     """
+    settings = Configuration(ctx).settings()
+    if parts := {name: setting for name, setting in settings.items() if name.startswith(f"{key}.")}:
+        raise UsageError(f"{key!r} has several values; get one of {', '.join(parts)}")
     find_option(known_options(ctx), key)
-    setting = Configuration(ctx).settings().get(key)
+    setting = settings.get(key)
     if setting is None:
         raise HsdError(f"{key!r} is not configured; give it a value with `hsd config set {key} VALUE`")
     typer.echo(json.dumps({"key": key} | setting._asdict()) if as_json else _shown(setting.value))

@@ -9,7 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_echo() -> Iterator[None]:
-    """What is typed in the meantime, Ctrl-C too, would be shown in the middle of the text."""
+    """What is typed in the meantime, Ctrl-C too, would be shown in the middle of the text.
+
+    Nor does Ctrl-C throw away what the terminal has yet to show: half a drawing would move the cursor for ever.
+    """
     try:
         import termios
     except ImportError:  # Windows
@@ -19,7 +22,7 @@ def without_echo() -> Iterator[None]:
         yield
         return
     before = termios.tcgetattr(sys.stdin)
-    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    silent = [*before[:3], before[3] & ~termios.ECHO | termios.NOFLSH, *before[4:]]
     termios.tcsetattr(sys.stdin, termios.TCSADRAIN, silent)
     try:
         yield

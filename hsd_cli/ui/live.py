@@ -8,6 +8,7 @@ erased before there is more text, and drawn again after it.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from contextlib import ExitStack
 from types import TracebackType
@@ -120,9 +121,11 @@ class LiveDisplay:
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._closing = threading.Event()
+        self._stopping = threading.Event()
         self._failure: BaseException | None = None
         self._painter = threading.Thread(target=self._paint, daemon=True)
         self._keyboard = ExitStack()
+        self._signals = ExitStack()
         self.frames = 0
 
     def show(self, commit: Commit) -> None:
@@ -142,6 +145,9 @@ class LiveDisplay:
 
     def __enter__(self) -> LiveDisplay:
         self._keyboard.enter_context(without_echo())
+        if hasattr(signal, "SIGTSTP"):
+            before = signal.signal(signal.SIGTSTP, self._stop)
+            self._signals.callback(signal.signal, signal.SIGTSTP, before)
         self._changed.set()
         self._painter.start()
         return self
@@ -149,7 +155,7 @@ class LiveDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._keyboard:
+        with self._signals, self._keyboard:
             self._closing.set()
             self._changed.set()
             self._painter.join()
@@ -170,6 +176,8 @@ class LiveDisplay:
                 if self._changed.wait(LOOK) or self._terminal_size() != self._size:
                     self._changed.clear()
                     self._look()
+                    if self._stopping.is_set():
+                        self._sleep()
                     self._draw(self._text(), self._status())
                     self._closing.wait(FRAME)
             self._draw(self._pending, [])
@@ -177,6 +185,20 @@ class LiveDisplay:
                 self._console.print()
         except BaseException as failure:
             self._failure = failure
+
+    def _stop(self, *_: object) -> None:
+        """Ctrl-Z. The painter stops the process, in the middle of no drawing."""
+        self._stopping.set()
+        self._changed.set()
+
+    def _sleep(self) -> None:
+        """Leaves the terminal to the shell until the process is continued, and goes on wherever the cursor is then."""
+        self._draw(self._text(), [])
+        self._keyboard.close()
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # to this thread: it must not draw once more
+        self._keyboard.enter_context(without_echo())
+        self._line = Line(self._size.columns)
+        self._stopping.clear()
 
     def _look(self) -> None:
         size = self._terminal_size()

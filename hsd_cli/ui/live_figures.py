@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 BARS = "▁▂▃▄▅▆▇█"
 RECENT = 24  # drafts in the sparkline
+PLAIN_PASSES = 100  # that the speed-up is reckoned from: the machine and the length of the text change
 PHASES = ("draft", "verify", "translate")
 
 
@@ -31,7 +32,7 @@ class LiveFigures:
         self._last_draft = 0
         self._decoding_seconds = 0.0
         self._recent: deque[float] = deque(maxlen=RECENT)
-        self._plain_passes: list[float] = []
+        self._plain_passes: deque[float] = deque(maxlen=PLAIN_PASSES)
         self._spent = 0.0
         self._verified = 0.0
 
