@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from hsd_cli.bench.contenders import Contender, Job, ours, share_tokens, theirs
 from hsd_cli.bench.counted import CountedEngine
@@ -18,7 +17,7 @@ from hsd_cli.engine import LONGEST_DRAFT, Engine, Request
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.runtime.loading import LoadedModel, load_model
 from hsd_cli.runtime.model import context_size_of
-from hsd_cli.ui.bench_report import BenchReport, Comparison, Costs
+from hsd_cli.ui.bench_report import BenchReport, Comparison, Costs, Sample
 from hsd_cli.vocab.tokenizer import ModelTokenizer
 
 WARM_UP = 32  # tokens
@@ -88,21 +87,23 @@ class Bench:
 
     def _compare(self, task: Task, temperature: float, on_step: Callable[[str], None]) -> None:
         where = f"{task.name}, temperature {temperature:g}"
-        contenders = self._contenders(temperature)
+        plan, contenders = self._plan, self._contenders(temperature)
         for name, run in contenders.items():
             on_step(f"{where}: warming up {name}")
-            run(Job(task.prompts[0], min(WARM_UP, self._plan.tokens)))
+            run(Job(task.prompts[0], min(WARM_UP, plan.tokens)))
         timers = self._timers(task)
         rounds: list[Round] = []
         try:
-            for repeat in range(self._plan.repeats):
+            for repeat in range(plan.repeats):
                 for number, prompt in enumerate(task.prompts):
-                    step = f"{where}: repeat {repeat + 1} of {self._plan.repeats}, prompt {number + 1}"
-                    on_step(f"{step}: forward passes")
-                    for timer in timers:
-                        timer.time()
-                    job = Job(prompt, self._plan.tokens, number, repeat)
-                    rounds.append(_round(rotated(contenders, len(rounds)), job, partial(_say, on_step, step)))
+                    samples: dict[str, Sample] = {}
+                    for name, run in rotated(contenders, len(rounds)).items():
+                        on_step(f"{where}: repeat {repeat + 1} of {plan.repeats}, prompt {number + 1}: {name}")
+                        # Passes between the texts, so that both are timed while the machine is equally busy.
+                        for timer in timers:
+                            timer.time()
+                        samples[name] = run(Job(prompt, plan.tokens, number, repeat))
+                    rounds.append(samples)
         finally:  # an interrupted round is no comparison, the others are
             if rounds:
                 self._comparisons.append(self._comparison(task, temperature, timers, rounds))
@@ -188,17 +189,5 @@ def rotated(contenders: Mapping[str, Contender], by: int) -> dict[str, Contender
     return dict(items[by:] + items[:by])
 
 
-def _round(contenders: Mapping[str, Contender], job: Job, on_contender: Callable[[str], None]) -> Round:
-    samples = {}
-    for name, run in contenders.items():
-        on_contender(name)
-        samples[name] = run(job)
-    return samples
-
-
 def _another(loaded: LoadedModel) -> LoadedModel:
     return load_model(loaded.name, str(loaded.model.device), str(loaded.model.dtype).removeprefix("torch."))
-
-
-def _say(on_step: Callable[[str], None], step: str, name: str) -> None:
-    on_step(f"{step}: {name}")

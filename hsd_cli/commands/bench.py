@@ -133,7 +133,7 @@ def bench(
 
     **Examples**
 
-    `hsd bench --take 1 -n 32 --repeats 2`
+    `hsd bench --task code --take 1 -n 32 --repeats 2`
 
     `hsd bench -t TARGET -d DRAFTER --task code --temperature 0,1 --json bench.json --html bench.html`
 
