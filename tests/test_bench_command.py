@@ -221,7 +221,7 @@ def test_ctrl_c_before_anything_was_measured(models: tuple[str, str], prompts: P
     with Terminal(
         *COMMAND, "bench", "-t", models[0], "--prompts", str(prompts), "-n", "1900", "--json", str(file)
     ) as terminal:
-        terminal.wait_for("warming up")
+        terminal.wait_for("mine.txt, temperature 0: ")  # a round takes long
         terminal.send("\x03")
         assert terminal.wait() == 130, terminal.text
         assert "Traceback" not in terminal.text

@@ -91,7 +91,15 @@ class Bench:
         for name, run in contenders.items():
             on_step(f"{where}: warming up {name}")
             run(Job(task.prompts[0], min(WARM_UP, plan.tokens)))
-        timers = self._timers(task)
+        target, drafter = self._timers(task)
+
+        def time_passes() -> None:
+            """Between the texts, so that both are timed while the machine is equally busy."""
+            target.time()
+            if drafter is not None:
+                for _ in range(plan.lookahead):  # in a row, as a draft takes them: the weights may still be in a cache
+                    drafter.time()
+
         rounds: list[Round] = []
         try:
             for repeat in range(plan.repeats):
@@ -99,33 +107,32 @@ class Bench:
                     samples: dict[str, Sample] = {}
                     for name, run in rotated(contenders, len(rounds)).items():
                         on_step(f"{where}: repeat {repeat + 1} of {plan.repeats}, prompt {number + 1}: {name}")
-                        # Passes between the texts, so that both are timed while the machine is equally busy.
-                        for timer in timers:
-                            timer.time()
+                        time_passes()
                         samples[name] = run(Job(prompt, plan.tokens, number, repeat))
                     rounds.append(samples)
         finally:  # an interrupted round is no comparison, the others are
             if rounds:
-                self._comparisons.append(self._comparison(task, temperature, timers, rounds))
+                costs = Costs(target.medians, None if drafter is None else drafter.medians[0])
+                found = results(rounds, costs, self._weights)
+                self._comparisons.append(Comparison(task.name, temperature, len(task.prompts), costs, found))
 
-    def _comparison(
-        self, task: Task, temperature: float, timers: Sequence[PassTimer], rounds: Sequence[Round]
-    ) -> Comparison:
-        target, *drafter = timers
-        costs = Costs(target.medians, drafter[0].medians[0] if drafter else None)
-        engine = self._engine
-        weights = engine.target.bytes_per_token, 0 if engine.drafter is None else engine.drafter.bytes_per_token
-        found = results(rounds, costs, weights)
-        return Comparison(task.name, temperature, len(task.prompts), costs, found)
+    @property
+    def _weights(self) -> tuple[int, int]:
+        """Bytes that a pass of the target and one of the drafter read."""
+        drafter = self._engine.drafter
+        return self._engine.target.bytes_per_token, 0 if drafter is None else drafter.bytes_per_token
 
-    def _timers(self, task: Task) -> list[PassTimer]:
+    def _timers(self, task: Task) -> tuple[PassTimer, PassTimer | None]:
         """Of the target and, if there is one, the drafter, after a prompt of typical length."""
         prompt = sorted(task.prompts, key=len)[len(task.prompts) // 2]
         # transformers may need more target tokens than it is asked for to spell a draft.
         longest = LONGEST_DRAFT if AUTOMATIC in self._algorithms else self._plan.lookahead
         longest = max(longest, 2 * self._plan.lookahead if self._peers else self._plan.lookahead)
-        timers = [PassTimer(self._engine.target, prompt, 1 + longest)]
-        return timers if self._engine.drafter is None else [*timers, PassTimer(self._engine.drafter, prompt, 1)]
+        drafter = self._engine.drafter
+        return (
+            PassTimer(self._engine.target, prompt, 1 + longest),
+            None if drafter is None else PassTimer(drafter, prompt, 1),
+        )
 
     def _contenders(self, temperature: float) -> dict[str, Contender]:
         engine, lookahead = self._engine, self._plan.lookahead
