@@ -12,7 +12,7 @@ from tests.cli import COMMAND, PAIRS, checkpoint, hsd
 from tests.terminal import Terminal
 from tests.test_run_page import Page
 
-TOKENS, REPEATS = 12, 2
+TOKENS, REPEATS = 16, 2
 SHORT = ("-n", TOKENS, "--repeats", REPEATS)
 
 
