@@ -27,6 +27,7 @@ DENSE = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalL
 CHANGING_ROPE = ("dynamic", "longrope")  # angles that depend on how long the text is
 FIRST_ANGLES = 2048  # positions
 PROBE = 8  # tokens
+FEW = 32  # tokens per pass: a draft to verify, not a prompt
 
 Weights = tuple[torch.Tensor, torch.Tensor | None]  # of a linear map, and its bias
 
@@ -65,9 +66,8 @@ class DenseDecoder:
         count, end = len(ids), start + len(ids)
         hidden = F.embedding(ids, self._embeddings)
         cos, sin = self._angles(start, end)
-        mask = None
-        if start and count > 1:
-            mask = torch.ones(count, end, dtype=torch.bool, device=ids.device).tril(start)
+        attend = self._attend_as_rows if count <= FEW else self._attend
+        mask = self._mask(start, count)
         caches: list[Any] = cache.layers
         for layer, cached in zip(self._layers, caches, strict=True):
             states = F.linear(self._normed(hidden, layer.before), *layer.attention)
@@ -79,18 +79,45 @@ class DenseDecoder:
             rotating = rotating * cos + rotating.roll(self._head_dim // 2, -1) * sin
             query, key = rotating.split([self._heads, self._kv_heads], 1)
             keys, values = cached.update(key.transpose(0, 1)[None], value.transpose(0, 1)[None])
-            attended = F.scaled_dot_product_attention(
-                query.transpose(0, 1)[None],
-                keys,
-                values,
-                attn_mask=mask,
-                is_causal=count > 1 and start == 0,
-                enable_gqa=self._heads != self._kv_heads,
-            )
-            hidden = hidden + F.linear(attended[0].transpose(0, 1).reshape(count, -1), *layer.output)
+            hidden = hidden + F.linear(attend(query, keys, values, mask), *layer.output)
             gate, up = F.linear(self._normed(hidden, layer.between), *layer.gate_up).chunk(2, -1)
             hidden = hidden + F.linear(F.silu(gate) * up, *layer.down)
         return F.linear(self._normed(hidden[-keep:], self._norm), self._head)
+
+    def _mask(self, start: int, count: int) -> torch.Tensor | None:
+        """Which positions each token sees, bool ``[k, end]``; for few tokens one row for each query, see below.
+
+        ``None`` where it is all of them, or at the beginning of a text those before it.
+        """
+        if count == 1 or (start == 0 and count > FEW):
+            return None
+        mask = torch.ones(count, start + count, dtype=torch.bool, device=self._head.device).tril(start)
+        return mask.repeat(self._heads // self._kv_heads, 1) if count <= FEW else mask
+
+    def _attend(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """``[k, heads * head_dim]``, of queries ``[k, heads, head_dim]``."""
+        attended = F.scaled_dot_product_attention(
+            query.transpose(0, 1)[None],
+            keys,
+            values,
+            mask,
+            is_causal=mask is None,
+            enable_gqa=self._heads != self._kv_heads,
+        )
+        return attended[0].transpose(0, 1).reshape(len(query), -1)
+
+    def _attend_as_rows(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The same. Heads that share keys are rows of one product, so that keys and values are read once for all."""
+        count = len(query)
+        rows = query.view(count, self._kv_heads, -1, self._head_dim).permute(1, 2, 0, 3)
+        attended = F.scaled_dot_product_attention(
+            rows.reshape(1, self._kv_heads, -1, self._head_dim), keys, values, mask
+        )
+        return attended.view(self._heads, count, self._head_dim).transpose(0, 1).reshape(count, -1)
 
     def _normed(self, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(states, weight.shape, weight, self._eps)
