@@ -6,6 +6,7 @@ angles, checks of the cache, a dozen Python calls per layer; and projections of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -63,12 +64,31 @@ class DenseDecoder:
     def logits(self, ids: torch.Tensor, cache: RollbackCache, start: int, keep: int) -> torch.Tensor:
         """Reads ``ids`` (int64 ``[k]``) at the positions from ``start`` on; logits after the last ``keep`` of them,
         ``[keep, vocabulary_size]``."""
-        count, end = len(ids), start + len(ids)
+        end = start + len(ids)
+        cos, sin = self.angles(end)
+        states = self.states(ids, (cos[start:end], sin[start:end]), self._mask(start, len(ids)), cache.layers)
+        return self.predict(states[-keep:])
+
+    def predict(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits ``[k, vocabulary_size]``, of ``states`` as the last layer leaves them."""
+        return F.linear(self._normed(states, self._norm), self._head)
+
+    def states(
+        self,
+        ids: torch.Tensor,
+        angles: tuple[torch.Tensor, torch.Tensor],
+        mask: torch.Tensor | None,
+        caches: Sequence[Any],
+    ) -> torch.Tensor:
+        """What the last layer makes of ``ids`` (int64 ``[k]``), ``[k, hidden_size]``.
+
+        ``angles`` and ``mask`` say where in the text they are, ``caches`` keep each layer's keys and values: their
+        ``update`` takes new ones and returns all that are attended to, ``[1, kv_heads, k or all, head_dim]``.
+        """
+        count = len(ids)
         hidden = F.embedding(ids, self._embeddings)
-        cos, sin = self._angles(start, end)
+        cos, sin = angles
         attend = self._attend_as_rows if count <= FEW else self._attend
-        mask = self._mask(start, count)
-        caches: list[Any] = cache.layers
         for layer, cached in zip(self._layers, caches, strict=True):
             states = F.linear(self._normed(hidden, layer.before), *layer.attention)
             states = states.view(count, self._heads + 2 * self._kv_heads, self._head_dim)
@@ -82,17 +102,21 @@ class DenseDecoder:
             hidden = hidden + F.linear(attend(query, keys, values, mask), *layer.output)
             gate, up = F.linear(self._normed(hidden, layer.between), *layer.gate_up).chunk(2, -1)
             hidden = hidden + F.linear(F.silu(gate) * up, *layer.down)
-        return F.linear(self._normed(hidden[-keep:], self._norm), self._head)
+        return hidden
 
     def _mask(self, start: int, count: int) -> torch.Tensor | None:
-        """Which positions each token sees, bool ``[k, end]``; for few tokens one row for each query, see below.
+        """Which positions each token sees, bool ``[k, end]``; for few tokens as ``row_mask`` has it.
 
         ``None`` where it is all of them, or at the beginning of a text those before it.
         """
         if count == 1 or (start == 0 and count > FEW):
             return None
         mask = torch.ones(count, start + count, dtype=torch.bool, device=self._head.device).tril(start)
-        return mask.repeat(self._heads // self._kv_heads, 1) if count <= FEW else mask
+        return self.row_mask(mask) if count <= FEW else mask
+
+    def row_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """``mask`` (bool ``[k, n]``) for few tokens: once for each head of those that share keys."""
+        return mask.repeat(self._heads // self._kv_heads, 1)
 
     def _attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
@@ -122,15 +146,16 @@ class DenseDecoder:
     def _normed(self, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(states, weight.shape, weight, self._eps)
 
-    def _angles(self, start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines for the positions, ``[k, 1, head_dim]``; the sines have the sign of the half they go to."""
-        if end > len(self._cos):
-            room = torch.arange(max(FIRST_ANGLES, 2 * end), device=self._head.device)
+    def angles(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines for at least the first ``count`` positions, ``[positions, 1, head_dim]``; the sines have
+        the sign of the half they go to."""
+        if count > len(self._cos):
+            room = torch.arange(max(FIRST_ANGLES, 2 * count), device=self._head.device)
             cos, sin = self._rotary(self._head, room[None])
             half = self._head_dim // 2
             self._cos = cos[0, :, None]
             self._sin = torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)[:, None]
-        return self._cos[start:end], self._sin[start:end]
+        return self._cos, self._sin
 
 
 def _layer(layer: Any) -> Layer:
