@@ -210,7 +210,11 @@ def _is_dense(model: PreTrainedModel) -> bool:
         and set(layers) == {"full_attention"}
         and (type(model) is not MistralForCausalLM or config.sliding_window is None)
         and config.rope_parameters.get("rope_type") not in CHANGING_ROPE
-        and all(type(part) is nn.Linear for part in model.modules() if hasattr(part, "out_features"))
+        and all(
+            type(part) is nn.Linear and type(part.weight) is nn.Parameter  # quantized weights are of other classes
+            for part in model.modules()
+            if hasattr(part, "out_features")
+        )
     )
 
 
