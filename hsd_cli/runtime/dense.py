@@ -6,8 +6,9 @@ angles, checks of the cache, a dozen Python calls per layer; and projections of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,6 +24,7 @@ from transformers import (
 )
 
 from hsd_cli.runtime.cache import RollbackCache
+from hsd_cli.runtime.packing import PackedLinear, PackedPart, in_columns
 
 DENSE = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 CHANGING_ROPE = ("dynamic", "longrope")  # angles that depend on how long the text is
@@ -30,7 +32,7 @@ FIRST_ANGLES = 2048  # positions
 PROBE = 8  # tokens
 FEW = 32  # tokens per pass: a draft to verify, not a prompt
 
-Weights = tuple[torch.Tensor, torch.Tensor | None]  # of a linear map, and its bias
+Map = Callable[[torch.Tensor], torch.Tensor]  # a linear one
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,12 @@ class Layer:
     """The weights of one layer; queries, keys and values come of one map, gate and up of another."""
 
     before: torch.Tensor
-    attention: Weights
+    attention: Map
     norms: tuple[torch.Tensor, torch.Tensor] | None
-    output: Weights
+    output: Map
     between: torch.Tensor
-    gate_up: Weights
-    down: Weights
+    gate_up: Map
+    down: Map
 
 
 class DenseDecoder:
@@ -53,10 +55,11 @@ class DenseDecoder:
         config = model.config
         self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
         self._head_dim = model.model.layers[0].self_attn.head_dim
-        self._eps = config.rms_norm_eps
+        self._epsilon: float = config.rms_norm_eps
+        self._eps = torch.tensor(self._epsilon)
         self._embeddings = model.model.embed_tokens.weight
         self._norm = model.model.norm.weight
-        self._head = model.lm_head.weight
+        self._head = _joined(model, ["lm_head"])
         self._rotary = model.model.rotary_emb
         self._layers = [_layer(layer) for layer in model.model.layers]
         self._cos = self._sin = torch.empty(0)
@@ -71,7 +74,7 @@ class DenseDecoder:
 
     def predict(self, states: torch.Tensor) -> torch.Tensor:
         """Logits ``[k, vocabulary_size]``, of ``states`` as the last layer leaves them."""
-        return F.linear(self._normed(states, self._norm), self._head)
+        return self._head(self._normed(states, self._norm))
 
     def states(
         self,
@@ -90,7 +93,7 @@ class DenseDecoder:
         cos, sin = angles
         attend = self._attend_as_rows if count <= FEW else self._attend
         for layer, cached in zip(self._layers, caches, strict=True):
-            states = F.linear(self._normed(hidden, layer.before), *layer.attention)
+            states = layer.attention(self._normed(hidden, layer.before))
             states = states.view(count, self._heads + 2 * self._kv_heads, self._head_dim)
             rotating, value = states.split([self._heads + self._kv_heads, self._kv_heads], 1)
             if layer.norms is not None:
@@ -99,9 +102,9 @@ class DenseDecoder:
             rotating = rotating * cos + rotating.roll(self._head_dim // 2, -1) * sin
             query, key = rotating.split([self._heads, self._kv_heads], 1)
             keys, values = cached.update(key.transpose(0, 1)[None], value.transpose(0, 1)[None])
-            hidden = hidden + F.linear(attend(query, keys, values, mask), *layer.output)
-            gate, up = F.linear(self._normed(hidden, layer.between), *layer.gate_up).chunk(2, -1)
-            hidden = hidden + F.linear(F.silu(gate) * up, *layer.down)
+            hidden = hidden + layer.output(attend(query, keys, values, mask))
+            gate, up = layer.gate_up(self._normed(hidden, layer.between)).chunk(2, -1)
+            hidden = hidden + layer.down(F.silu(gate) * up)
         return hidden
 
     def _mask(self, start: int, count: int) -> torch.Tensor | None:
@@ -111,7 +114,7 @@ class DenseDecoder:
         """
         if count == 1 or (start == 0 and count > FEW):
             return None
-        mask = torch.ones(count, start + count, dtype=torch.bool, device=self._head.device).tril(start)
+        mask = torch.ones(count, start + count, dtype=torch.bool, device=self._embeddings.device).tril(start)
         return self.row_mask(mask) if count <= FEW else mask
 
     def row_mask(self, mask: torch.Tensor) -> torch.Tensor:
@@ -144,14 +147,20 @@ class DenseDecoder:
         return attended.view(self._heads, count, self._head_dim).transpose(0, 1).reshape(count, -1)
 
     def _normed(self, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(states, weight.shape, weight, self._eps)
+        if states.is_cuda:
+            return F.rms_norm(states, weight.shape, weight, self._epsilon)
+        # There is no such kernel for a CPU, and what stands in for it takes more steps than these.
+        wide = states.float()
+        squares = (wide * wide).sum(-1, keepdim=True)
+        scale = torch.add(self._eps, squares, alpha=1 / len(weight)).rsqrt_()
+        return weight * (wide * scale).to(states.dtype)
 
     def angles(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines for at least the first ``count`` positions, ``[positions, 1, head_dim]``; the sines have
         the sign of the half they go to."""
         if count > len(self._cos):
-            room = torch.arange(max(FIRST_ANGLES, 2 * count), device=self._head.device)
-            cos, sin = self._rotary(self._head, room[None])
+            room = torch.arange(max(FIRST_ANGLES, 2 * count), device=self._embeddings.device)
+            cos, sin = self._rotary(self._embeddings, room[None])
             half = self._head_dim // 2
             self._cos = cos[0, :, None]
             self._sin = torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)[:, None]
@@ -163,33 +172,41 @@ def _layer(layer: Any) -> Layer:
     has_norms = hasattr(attention, "q_norm")
     return Layer(
         layer.input_layernorm.weight,
-        _joined(attention.q_proj, attention.k_proj, attention.v_proj),
+        _joined(attention, ["q_proj", "k_proj", "v_proj"]),
         (attention.q_norm.weight, attention.k_norm.weight) if has_norms else None,
-        _joined(attention.o_proj),
+        _joined(attention, ["o_proj"]),
         layer.post_attention_layernorm.weight,
-        _joined(mlp.gate_proj, mlp.up_proj),
-        _joined(mlp.down_proj),
+        _joined(mlp, ["gate_proj", "up_proj"]),
+        _joined(mlp, ["down_proj"]),
     )
 
 
-def _joined(*maps: nn.Linear) -> Weights:
-    """One map that does what several do with the same input. Their weights become parts of its own: nothing is kept
-    twice, and nothing changes for them."""
+def _joined(module: nn.Module, names: Sequence[str]) -> Map:
+    """One map that does what the maps of ``module`` called ``names`` do with the same input. Their weights become parts
+    of its own: nothing is kept twice, and nothing changes for them."""
+    maps = [getattr(module, name) for name in names]
+    packed = any(isinstance(each, PackedLinear) for each in maps)
     if len(maps) == 1:
-        return maps[0].weight, maps[0].bias
+        return maps[0].forward if packed else partial(F.linear, weight=maps[0].weight, bias=maps[0].bias)
     sizes = [each.out_features for each in maps]
-    weight = torch.cat([each.weight.data for each in maps])
-    bias = None if maps[0].bias is None else torch.cat([each.bias.data for each in maps])
+    weight = in_columns(torch.cat([each.weight.detach().to_dense() for each in maps]))
+    bias = None if maps[0].bias is None else torch.cat([each.bias.detach() for each in maps])
+    if packed:
+        whole, first = PackedLinear(weight, bias), 0
+        for name, size in zip(names, sizes, strict=True):
+            setattr(module, name, PackedPart(whole, first, size))
+            first += size
+        return whole.forward
     for each, part in zip(maps, weight.split(sizes), strict=True):
         each.weight.data = part
-    return weight, bias
+    return partial(F.linear, weight=weight, bias=bias)
 
 
 _decoders: WeakKeyDictionary[PreTrainedModel, DenseDecoder | None] = WeakKeyDictionary()
 
 
 def dense_decoder(model: PreTrainedModel, cache: RollbackCache) -> DenseDecoder | None:
-    """One decoder for each model, ``None`` for those that are not plain and dense, or not on a CPU.
+    """One decoder for each model, ``None`` for those that are not plain and dense.
 
     ``cache`` is empty, and will be. The library's own pass is compared once, so that a model that has become another
     thing in a later version of the library is left to the library.
@@ -204,14 +221,15 @@ def _is_dense(model: PreTrainedModel) -> bool:
     layers = getattr(config, "layer_types", None) or ["full_attention"]
     return (
         type(model) in DENSE
-        and model.device.type == "cpu"
+        and model.device.type in ("cpu", "cuda")
         and config.hidden_act == "silu"
         and config._attn_implementation == "sdpa"
         and set(layers) == {"full_attention"}
         and (type(model) is not MistralForCausalLM or config.sliding_window is None)
         and config.rope_parameters.get("rope_type") not in CHANGING_ROPE
         and all(
-            type(part) is nn.Linear and type(part.weight) is nn.Parameter  # quantized weights are of other classes
+            # Quantized weights are of other classes.
+            type(part) is PackedLinear or (type(part) is nn.Linear and type(part.weight) is nn.Parameter)
             for part in model.modules()
             if hasattr(part, "out_features")
         )
@@ -220,7 +238,7 @@ def _is_dense(model: PreTrainedModel) -> bool:
 
 @torch.inference_mode()
 def _checked(model: PreTrainedModel, cache: RollbackCache) -> DenseDecoder | None:
-    probe = torch.arange(PROBE) * model.config.vocab_size // PROBE
+    probe = torch.arange(PROBE, device=model.device) * model.config.vocab_size // PROBE
     expected = model(input_ids=probe[None], use_cache=False).logits[0]
     decoder = DenseDecoder(model)
     found = decoder.logits(probe, cache, 0, PROBE)
