@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from hsd_cli.vocab.token_bytes import byte_alphabet
 from hsd_cli.vocab.vocabulary import Vocabulary
@@ -24,23 +25,78 @@ WORDS = ["the cat sat on the mat and the dog ran after the cat", " ".join(LETTER
 SPACE_MARK = "▁"
 
 
-def byte_level_bpe(pattern: str | None = None, size: int = 400) -> Tokenizer:
+def byte_level_bpe(
+    pattern: str | None = None,
+    size: int = 400,
+    prefix_space: bool = False,
+    normalizer: normalizers.Normalizer | None = None,
+    special: Sequence[str] = ("<|endoftext|>",),
+) -> Tokenizer:
     """GPT-2's kind; with a ``pattern`` of its own, that of its successors."""
     tokenizer = Tokenizer(models.BPE())
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space, use_regex=pattern is None)
     tokenizer.pre_tokenizer = byte_level
     if pattern is not None:
         split = pre_tokenizers.Split(Regex(pattern), "isolated")
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
         CORPUS,
         trainers.BpeTrainer(
-            vocab_size=size, initial_alphabet=alphabet, special_tokens=["<|endoftext|>"], show_progress=False
+            vocab_size=size, initial_alphabet=alphabet, special_tokens=list(special), show_progress=False
         ),
     )
     return tokenizer
+
+
+def ignoring_merges() -> Tokenizer:
+    """Llama 3's kind: whole words are tokens, though no merges lead to them."""
+    tokenizer = byte_level_bpe()
+    description = describe(tokenizer)["model"]
+    merges = [tuple(merge) for merge in description["merges"]]
+    words = [word for word in ("Ġunheard", "Ġrandom", "whole") if word not in description["vocab"]]
+    ids = {word: len(description["vocab"]) + place for place, word in enumerate(words)}
+    tokenizer.model = models.BPE(vocab=description["vocab"] | ids, merges=merges, ignore_merges=True)
+    return tokenizer
+
+
+def with_holes() -> Tokenizer:
+    """Byte-level; every other id stands for nothing."""
+    original = byte_level_bpe()
+    model = describe(original)["model"]
+    merges = [tuple(merge) for merge in model["merges"]]
+    tokenizer = Tokenizer(
+        models.BPE(vocab={token: 2 * index for token, index in model["vocab"].items()}, merges=merges)
+    )
+    tokenizer.pre_tokenizer, tokenizer.decoder = original.pre_tokenizer, original.decoder
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    return tokenizer
+
+
+def with_added_tokens() -> Tokenizer:
+    """Tokens that swallow spaces, that are matched after normalizing, that overlap each other and a special token."""
+    tokenizer = byte_level_bpe()
+    tokenizer.add_tokens(
+        [
+            AddedToken("<left>", lstrip=True),
+            AddedToken("<right>", rstrip=True),
+            AddedToken("<both>", lstrip=True, rstrip=True, normalized=True),
+            AddedToken("dog", single_word=True),
+            AddedToken("<|endoftext|", normalized=False),
+            AddedToken("|>cat", normalized=False),
+            AddedToken("\n\n", normalized=False),
+            AddedToken(" the", normalized=False),
+        ]
+    )
+    return tokenizer
+
+
+def chat_markers() -> Tokenizer:
+    """ChatML: turns between markers, one of which ends the text."""
+    return byte_level_bpe(special=["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
 
 
 def byte_model() -> Tokenizer:
@@ -87,6 +143,29 @@ def sentencepiece_bpe() -> Tokenizer:
     return tokenizer
 
 
+def gemma_bpe() -> Tokenizer:
+    """Gemma's kind: spaces are written, nothing is put in front."""
+    tokenizer = Tokenizer(_sentencepiece_bpe_model())
+    tokenizer.normalizer = normalizers.Replace(" ", SPACE_MARK)
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return tokenizer
+
+
+def sentencepiece_with_added_tokens() -> Tokenizer:
+    """Llama 2's kind with tokens of a later training: runs of spaces, and markers that swallow spaces."""
+    tokenizer = sentencepiece_bpe()
+    tokenizer.add_tokens(
+        [
+            AddedToken("    ", normalized=False),
+            AddedToken("<tool>", lstrip=True, rstrip=True, normalized=False),
+            AddedToken("the cat", normalized=True),
+            AddedToken("</s", normalized=False),
+        ]
+    )
+    return tokenizer
+
+
 def metaspace_bpe() -> Tokenizer:
     """Mistral's kind: the dummy prefix comes from the pre-tokenizer."""
     tokenizer = Tokenizer(_sentencepiece_bpe_model())
@@ -106,12 +185,14 @@ def _trained_unigram(corpus: list[str], size: int) -> Tokenizer:
     return tokenizer
 
 
-def unigram() -> Tokenizer:
+def unigram(dummy_prefix: bool = True, normalizer: normalizers.Normalizer | None = None) -> Tokenizer:
     """T5's and Gemma's relatives; trained, then given byte tokens."""
     scores = dict(json.loads(_trained_unigram(CORPUS, 120).to_str())["model"]["vocab"])
     pieces = [(piece, scores.get(piece, 0.0)) for piece in _with_fallback(list(scores))]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always" if dummy_prefix else "never")
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
     tokenizer.decoder = _sentencepiece_decoder()
     tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
     return tokenizer
@@ -124,9 +205,11 @@ def metaspace_unigram() -> Tokenizer:
     return tokenizer
 
 
-def word_piece() -> Tokenizer:
+def word_piece(normalizer: normalizers.Normalizer | None = None) -> Tokenizer:
     """BERT's kind."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     tokenizer.train_from_iterator(
@@ -177,7 +260,32 @@ FAMILIES: dict[str, Callable[[], Tokenizer]] = {
     "BPE with a suffix": suffix_bpe,
     "characters": characters,
     "words": words,
+    "byte-level BPE with a prefix space": lambda: byte_level_bpe(prefix_space=True),
+    "byte-level BPE without merges for its words": ignoring_merges,
+    "byte-level BPE with single digits": lambda: byte_level_bpe(r"\p{N}|\s+(?!\S)|\s+| ?[^\s\p{N}]+"),
+    "byte-level BPE with CJK apart": lambda: byte_level_bpe(
+        r"[\u4e00-\u9fff\u3040-\u30ff]+|\s+(?!\S)|\s+| ?[^\s\u4e00-\u9fff\u3040-\u30ff]+"
+    ),
+    "byte-level BPE with chat markers": chat_markers,
+    "byte-level BPE with added tokens": with_added_tokens,
+    "SentencePiece BPE with added tokens": sentencepiece_with_added_tokens,
+    "SentencePiece BPE without dummy prefix": gemma_bpe,
+    "Unigram without dummy prefix": lambda: unigram(dummy_prefix=False),
 }
+
+# Families that do not give back every text that their tokens can spell, or have ids that are no tokens.
+UNFAITHFUL: dict[str, Callable[[], Tokenizer]] = {
+    "byte-level BPE with holes": with_holes,
+    "byte-level BPE in NFC": lambda: byte_level_bpe(normalizer=normalizers.NFC()),
+    "byte-level BPE in lower case": lambda: byte_level_bpe(normalizer=normalizers.Lowercase()),
+    "byte-level BPE without accents": lambda: byte_level_bpe(
+        normalizer=normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])
+    ),
+    "Unigram in NFKC": lambda: unigram(normalizer=normalizers.NFKC()),
+    "WordPiece in lower case": lambda: word_piece(normalizers.BertNormalizer(lowercase=True)),
+}
+EVERY_FAMILY = FAMILIES | UNFAITHFUL
+ENDS = ("<|im_end|>", "<|endoftext|>", "</s>", "[SEP]")
 
 
 def describe(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -188,6 +296,14 @@ def describe(tokenizer: Tokenizer) -> dict[str, Any]:
 def vocabulary(tokenizer: Tokenizer, eos: str | None = None) -> Vocabulary:
     """The tokenizer as a vocabulary, with the id of ``eos`` as its end of text."""
     return Vocabulary(describe(tokenizer), () if eos is None else (tokenizer.token_to_id(eos),))
+
+
+@cache
+def vocabulary_of(family: str) -> Vocabulary:
+    """Built once; with its end of text, if it has one."""
+    tokenizer = EVERY_FAMILY[family]()
+    special = {token["content"] for token in describe(tokenizer)["added_tokens"] if token["special"]}
+    return vocabulary(tokenizer, next((end for end in ENDS if end in special), None))
 
 
 def write_rank_file(tokenizer: Tokenizer, path: Path) -> Path:

@@ -12,6 +12,9 @@ from hsd_cli.vocab.vocabulary import Vocabulary
 # How far back the last word's beginning is looked for, and how far to go back in text without spaces, in tokens.
 WORD_SEARCH = 8
 UNSPACED_BACK_UP = 3
+# The same in tokens, and in bytes, for drafters that write a word's beginning or end in tokens of its own.
+LONGEST_WORD = 64
+SPACES = (b" ", b"\n", b"\t", b"\r")
 
 
 class Context(Protocol):
@@ -45,27 +48,49 @@ class TranslatedContext:
     Drafted ids that the target confirmed byte for byte stay as they are. The rest is encoded anew from the last place
     where a word begins, so that the drafter reads the segmentation it was trained on. The target may spread a character
     over several tokens: a drafter that cannot spell the parts reads it when it is whole.
+
+    Some drafters' tokens do not spell what they stand for: they end every word with a space, or leave out a space until
+    a word follows. Of these the last word is remembered as the target wrote it.
     """
 
     def __init__(self, drafter: Vocabulary, target: Vocabulary, prompt: Sequence[int]) -> None:
         self._drafter = drafter
         self._target = target
-        self._pending = b""  # at most three bytes
+        self._pending = b""  # at most three bytes, or a space that no id stands for
+        self._word, self._word_ids = b"", 0  # what the last ids stand for, if they do not spell it, and their number
+        self._search = WORD_SEARCH if drafter.text_bytes(drafter.encode(b"ab")) == b"ab" else LONGEST_WORD
         self.ids = list(prompt)
 
     def commit(self, tokens: Sequence[int], drafted: Sequence[int]) -> int:
         new = self._pending + self._target.text_bytes(tokens)
         confirmed, read = self._confirmed(drafted, new)
         before = len(self.ids)
-        self.ids.extend(drafted[:confirmed])
+        if confirmed:
+            self.ids.extend(drafted[:confirmed])
+            self._word, self._word_ids = b"", 0
         readable = self._readable(new[read:])
         self._pending = new[read + len(readable) :]
         if not readable:
             return len(self.ids)
-        start = self._unfinished_word()
+        start = len(self.ids) - self._word_ids if self._word else self._unfinished_word()
         old = self.ids[start:]
-        self.ids[start:] = self._drafter.encode(self._drafter.text_bytes(old) + readable)
+        self.ids[start:] = self._encode((self._word or self._drafter.text_bytes(old)) + readable)
         return min(start + common_prefix(old, self.ids[start:]), before + confirmed)
+
+    def _encode(self, data: bytes) -> list[int]:
+        """The ids for the end of the text; remembers its last word if they do not spell it."""
+        ids = self._drafter.encode(data)
+        self._word, self._word_ids = b"", 0
+        if self._drafter.text_bytes(ids) != data:
+            word = data[max(0, *map(data.rfind, SPACES)) :]
+            if b"\x80" not in self._drafter.ids_by_bytes:  # then what is no character is nothing to it
+                word = word.decode("utf-8", "ignore").encode()
+            alone = self._drafter.encode(word)
+            if word.isspace() and not alone:
+                self._pending = word + self._pending
+            elif len(word) <= LONGEST_WORD and ids[len(ids) - len(alone) :] == alone:
+                self._word, self._word_ids = word, len(alone)
+        return ids
 
     def _confirmed(self, drafted: Sequence[int], new: bytes) -> tuple[int, int]:
         """How many drafted ids ``new`` begins with, and the number of bytes they spell."""
@@ -86,7 +111,7 @@ class TranslatedContext:
     def _unfinished_word(self) -> int:
         """Where to encode anew from: the last id that begins a word, in any case an id that begins a character."""
         fallback = len(self.ids)
-        for index in range(len(self.ids) - 1, max(-1, len(self.ids) - 1 - WORD_SEARCH), -1):
+        for index in range(len(self.ids) - 1, max(-1, len(self.ids) - 1 - self._search), -1):
             spelled = self._drafter.token_bytes[self.ids[index]] if self.ids[index] < len(self._drafter) else None
             if not spelled:
                 break

@@ -22,7 +22,7 @@ BPE_OPTIONS = (
     "byte_fallback",
     "ignore_merges",
 )
-ADDED_TOKEN_OPTIONS = ("single_word", "lstrip", "rstrip", "normalized")
+ADDED_TOKEN_OPTIONS = ("single_word", "normalized")  # not those that swallow the spaces around: text would be lost
 
 
 def continuation_encoder(description: Mapping[str, Any]) -> Tokenizer:
@@ -82,12 +82,11 @@ def _model(description: Mapping[str, Any], added: list[dict[str, Any]]) -> Any:
 
 
 def _extended(scores: list[tuple[str, float]], ids: Mapping[str, int]) -> list[tuple[str, float]]:
-    """A Unigram vocabulary, where ids are positions, with more tokens at the end."""
+    """A Unigram vocabulary, where ids are positions, with other names for some tokens and more tokens at the end."""
     scores = list(scores)
     for token, index in sorted(ids.items(), key=lambda item: item[1]):
-        scores += [(f"\0unused {gap}", 0.0) for gap in range(len(scores), index)]
-        if index == len(scores):
-            scores.append((token, 0.0))
+        scores += [(f"\0unused {gap}", 0.0) for gap in range(len(scores), index + 1)]
+        scores[index] = (token, scores[index][1])
     return scores
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from hsd_cli.vocab.added_tokens import with_written_tokens
 from hsd_cli.vocab.encoder import continuation_encoder
 from hsd_cli.vocab.family import family
 from hsd_cli.vocab.token_bytes import token_bytes
@@ -23,7 +24,7 @@ class Vocabulary:
     """
 
     def __init__(self, description: dict[str, Any], eos_ids: Sequence[int] = ()) -> None:
-        self._description = description
+        self._description = description = with_written_tokens(description)
         self.eos_ids = tuple(eos_ids)
         self.token_bytes = token_bytes(description)
 
