@@ -11,6 +11,8 @@ import torch
 class EnumeratedRandomness:
     """Stands in for ``Randomness``: follows a prescribed trail of choices and keeps the probability of the path."""
 
+    generator = None
+
     def __init__(self, trail: Sequence[int]) -> None:
         self._trail = list(trail)
         self.path: list[int] = []

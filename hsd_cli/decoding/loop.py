@@ -16,6 +16,7 @@ from hsd_cli.decoding.verification import VerificationRule
 from hsd_cli.drafting.protocol import Draft, Drafter
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.clock import PhaseClock
+from hsd_cli.runtime.device import upload
 from hsd_cli.runtime.model import LanguageModel
 
 PLAIN = "ar"  # what an iteration without a draft is
@@ -96,7 +97,7 @@ def decode(
             wanted = 0
         with clock.phase("draft"):
             draft = drafter.draft(ids, wanted).first(wanted)
-        with clock.phase("verify"):
+        with clock.waited_for("verify", target.device, after="draft"):
             tokens, accepted = _verify(target, draft, rule, warper, ids)
         target.rollback(len(ids) + accepted)
         reason = _cut(tokens, budget - position, limits, room)
@@ -118,7 +119,7 @@ def _verify(
     target: LanguageModel, draft: Draft, rule: VerificationRule, warper: Warper, text: Sequence[int]
 ) -> tuple[list[int], int]:
     """One pass of the target over the draft: the tokens to append, and how many of them were drafted."""
-    pending = torch.tensor(text[-1:], device=target.device)
+    pending = upload(text[-1:], target.device)
     # Void proposals need some id to occupy their place; what the target says after them is never used.
     fed = torch.cat([pending, draft.tokens.clamp(max=target.vocabulary_size - 1)])
     logits = warper.logits(target.run(fed), draft.tokens)

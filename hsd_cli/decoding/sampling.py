@@ -73,7 +73,7 @@ class Warper:
         """For every token how many of ``drafted`` it takes until the text has it, int32 ``[V]``; else more than all."""
         count, size = len(drafted), len(self._counts)
         places = torch.arange(1, count + 1, dtype=torch.int32, device=drafted.device)
-        first = torch.where(self._counts > 0, 0, count + 1).int()
+        first = (self._counts == 0).int() * (count + 1)  # not `where`, which copies its numbers to the device
         # A void proposal is past the vocabulary, and no row after it is ever read.
         return first.scatter_reduce(0, drafted.clamp(max=size - 1), places, "amin")
 

@@ -30,18 +30,18 @@ class Randomness:
     """The random choices of rejection sampling, from a torch generator (its device decides where they are made)."""
 
     def __init__(self, generator: torch.Generator) -> None:
-        self._generator = generator
+        self.generator = generator
 
     def draw(self, weights: torch.Tensor) -> torch.Tensor:
         """An index (int64, no dimensions) with probability proportional to ``weights`` (``[V]``); never waits.
 
         An exponential race: the first of independent Exp(weight) clocks to ring.
         """
-        return (weights / torch.empty_like(weights).exponential_(generator=self._generator)).argmax()
+        return (weights / torch.empty_like(weights).exponential_(generator=self.generator)).argmax()
 
     def accept(self, probabilities: torch.Tensor) -> torch.Tensor:
         """Independent coins, bool ``[m]``."""
-        return torch.empty_like(probabilities).uniform_(generator=self._generator) < probabilities
+        return torch.empty_like(probabilities).uniform_(generator=self.generator) < probabilities
 
 
 class Rejection:
@@ -49,6 +49,7 @@ class Rejection:
 
     def __init__(self, randomness: Randomness) -> None:
         self._randomness = randomness
+        self.generator = randomness.generator
 
     def propose(self, psi: torch.Tensor, position: int | torch.Tensor) -> torch.Tensor:
         return self._randomness.draw(psi)
@@ -86,7 +87,7 @@ def _acceptance(p: torch.Tensor, psi: torch.Tensor, tokens: torch.Tensor) -> tor
     column = tokens.clamp(max=size - 1)[:, None]
     p_t, psi_t = p[:-1].gather(1, column)[:, 0], psi.gather(1, column)[:, 0]
     possible = (tokens < size) & (psi_t > 0)
-    return torch.where(possible, (p_t / psi_t).clamp(max=1), 0)
+    return (p_t / psi_t).clamp(max=1).masked_fill(~possible, 0)  # not `where`, which copies its 0 to the device
 
 
 class Coupled:
@@ -95,6 +96,8 @@ class Coupled:
     The text is the same as plain decoding's with that seed, whatever is drafted. Without a seed there is no noise and
     every draw is an ``argmax``: greedy decoding.
     """
+
+    generator: torch.Generator | None = None
 
     def __init__(self, seed: int | None) -> None:
         self._seed = seed

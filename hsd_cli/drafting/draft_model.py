@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -10,14 +11,31 @@ import torch
 from hsd_cli.drafting.context import Context
 from hsd_cli.drafting.protocol import Warp
 from hsd_cli.runtime.clock import PhaseClock
+from hsd_cli.runtime.graphs import Graphs
 from hsd_cli.runtime.model import LanguageModel
 
-# From the drafter's logits (``[1, D]``) to the next drafter id and the probability it had (both without dimensions).
-Choose = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+MOST_STEPS = 16  # of most drafts; longer ones have room, too
+
+# From the drafter's logits (``[1, D]``), the ids drafted so far and the position in the target's text (int64 ``[1]``)
+# to the next drafter id and the probability it had (both without dimensions), the position after it, and whatever else
+# is to be known of it. Host values do not change from one call to the next: see ``Graphs``.
+Choose = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """How an algorithm chooses drafter tokens, and the source of its random numbers, if it has one."""
+
+    name: str
+    choose: Choose
+    generator: torch.Generator | None = None
 
 
 class Patience(Protocol):
     """Decides when a draft is long enough. It sees what was drawn, never what would be drawn next."""
+
+    def plan(self, most: int) -> int:
+        """How many tokens to draft, decided beforehand: ``go_on`` is told of each, and need not look at it."""
 
     def go_on(self, confidence: torch.Tensor) -> bool:
         """Whether to draft another token after one that had this probability (no dimensions)."""
@@ -30,7 +48,7 @@ class DraftModel:
     """A drafter model, its context, and the cache that follows the context.
 
     ``prompt_length`` is the number of target ids that ``context`` stands for at first. ``steps_per_token``: how many
-    ids the drafter needs for a target token, at a guess; what is committed corrects it.
+    ids the drafter needs for a target token, at a guess; what is committed corrects it. ``graphs`` choose them.
     """
 
     def __init__(
@@ -42,6 +60,7 @@ class DraftModel:
         clock: PhaseClock,
         patience: Patience | None = None,
         steps_per_token: float = 1.0,
+        graphs: Graphs | None = None,
     ) -> None:
         self.model = model
         self.warp = warp
@@ -49,6 +68,7 @@ class DraftModel:
         self.drafted = torch.empty(0, dtype=torch.int64, device=model.device)
         self._context = context
         self._patience = patience
+        self._graphs = graphs
         self._followed = self._start = prompt_length
         self._own_start = len(context.ids)
         self._guess = steps_per_token
@@ -61,24 +81,39 @@ class DraftModel:
         own, target = len(self._context.ids) - self._own_start, self._followed - self._start
         return (own + 32 * self._guess) / (target + 32)
 
-    def roll_out(self, text: Sequence[int], steps: int, choose: Choose) -> torch.Tensor:
-        """Drafts up to ``steps`` drafter ids (int64) that continue ``text`` (target ids), each as ``choose`` says.
+    def roll_out(self, text: Sequence[int], steps: int, choosing: Choosing) -> list[tuple[torch.Tensor, ...]]:
+        """Drafts up to ``steps`` drafter ids that continue ``text`` (target ids): what was chosen at each, see
+        ``Choose``; ``drafted`` has the ids (int64).
 
         Drafts nothing where the drafter's own context would overflow.
         """
         self._follow(text)
         steps = min(steps, self.model.context_size - len(self._context.ids))
         if steps <= 0:
-            return self.drafted
-        drafted = torch.empty(steps, dtype=torch.int64, device=self.model.device)
+            return []
+        if self._patience is not None and self.model.device.type != "cpu":
+            steps = self._patience.plan(steps)  # to ask after each token would be to wait for each
+        # Places that are still empty repeat what the context has.
+        drafted = torch.full((_room(steps),), self._context.ids[-1], device=self.model.device)
+        position = torch.full((1,), len(text), device=self.model.device)
+        chosen: list[tuple[torch.Tensor, ...]] = []
         logits = self._read_context()
         for step in range(steps):
-            drafted[step], confidence = choose(logits)
+            chosen.append(self._choose(choosing, logits, drafted, position))
+            drafted[step], confidence, position = chosen[-1][:3]
             self.drafted = drafted[: step + 1]
             if not (self._patience is None or self._patience.go_on(confidence)) or step + 1 == steps:
                 break
             logits = self.model.run(self.drafted[step:])
-        return self.drafted
+        return chosen
+
+    def _choose(self, choosing: Choosing, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if self._graphs is not None:
+            shapes = tuple(each.shape for each in inputs)
+            chosen = self._graphs.run((choosing.name, shapes), choosing.choose, *inputs, generator=choosing.generator)
+            if chosen is not None:
+                return chosen
+        return choosing.choose(*inputs)
 
     def _follow(self, text: Sequence[int]) -> None:
         """Reads the target ids that were appended since the last draft; what they confirm of it stays in the cache."""
@@ -104,3 +139,8 @@ class DraftModel:
             with self.clock.phase("prefill"):
                 return self.model.prefill(ids[self.model.length :])
         return self.model.prefill(ids[self.model.length :])
+
+
+def _room(steps: int) -> int:
+    """Places for the ids of a draft: not many different numbers of them."""
+    return max(MOST_STEPS, 1 << (steps - 1).bit_length())

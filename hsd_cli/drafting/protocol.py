@@ -32,7 +32,13 @@ class Draft:
 
 
 class ProposalRule(Protocol):
-    """How a verification rule wants proposals to be drawn from their distribution."""
+    """How a verification rule wants proposals to be drawn from their distribution.
+
+    ``generator`` is where its random numbers come from, if from any.
+    """
+
+    @property
+    def generator(self) -> torch.Generator | None: ...
 
     def propose(self, psi: torch.Tensor, position: int | torch.Tensor) -> torch.Tensor:
         """An id (int64, no dimensions) drawn from ``psi`` (``[V]``) for position ``position`` of the text."""

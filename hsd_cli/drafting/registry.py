@@ -20,6 +20,7 @@ from hsd_cli.drafting.slrs import PushForward, StringRejectionDrafter
 from hsd_cli.drafting.token_drafter import TokenDrafter
 from hsd_cli.errors import UsageError
 from hsd_cli.runtime.clock import PhaseClock
+from hsd_cli.runtime.graphs import graphs_for
 from hsd_cli.runtime.model import LanguageModel
 from hsd_cli.vocab.overlap import overlap
 from hsd_cli.vocab.segmentation import segmentation
@@ -61,6 +62,7 @@ class Pair:
         return self._draft_model(context, self._steps_per_token())
 
     def _draft_model(self, context: Context, steps_per_token: float) -> DraftModel:
+        device = self.drafter.model.device
         return DraftModel(
             self.drafter.model,
             context,
@@ -69,6 +71,7 @@ class Pair:
             self.clock,
             self.patience,
             steps_per_token,
+            graphs_for(device) if device == self.target.model.device else None,
         )
 
     def _steps_per_token(self) -> float:

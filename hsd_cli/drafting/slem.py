@@ -7,8 +7,9 @@ from math import ceil
 
 import torch
 
-from hsd_cli.drafting.draft_model import DraftModel
+from hsd_cli.drafting.draft_model import Choosing, DraftModel
 from hsd_cli.drafting.protocol import Draft
+from hsd_cli.runtime.device import upload
 from hsd_cli.runtime.model import LanguageModel
 from hsd_cli.vocab.vocabulary import Vocabulary
 
@@ -24,18 +25,22 @@ class StringMatchDrafter:
         self._drafter = drafter
         self._drafter_vocabulary, self._target_vocabulary = vocabularies
         self._target = target
+        self._choosing = Choosing("slem", self._likeliest)
 
     def draft(self, text: Sequence[int], lookahead: int) -> Draft:
         steps = ceil(lookahead * self._drafter.steps_per_token)
-        drafted = self._drafter.roll_out(text, steps, self._likeliest).tolist()
+        chosen = self._drafter.roll_out(text, steps, self._choosing)
+        drafted = self._drafter.drafted.tolist() if chosen else []
         with self._drafter.clock.phase("translate"):
             tokens = self._translate(drafted)[:lookahead]
-        return Draft(torch.tensor(tokens, dtype=torch.int64, device=self._target.device), algorithm="slem")
+        return Draft(upload(tokens, self._target.device), algorithm="slem")
 
-    def _likeliest(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _likeliest(
+        self, logits: torch.Tensor, drafted: torch.Tensor, position: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
         # Without temperature and truncation, which would not change what is likeliest.
-        confidence, token = self._drafter.warp.penalised(logits, self._drafter.drafted)[0].softmax(-1).max(-1)
-        return token, confidence
+        confidence, token = self._drafter.warp.penalised(logits, drafted)[0].softmax(-1).max(-1)
+        return token, confidence, position
 
     def _translate(self, drafted: Sequence[int]) -> list[int]:
         """Target ids that spell the drafted text, which ends at the drafter's end-of-text token."""

@@ -15,9 +15,10 @@ from math import ceil
 
 import torch
 
-from hsd_cli.drafting.draft_model import DraftModel
+from hsd_cli.drafting.draft_model import Choosing, DraftModel
 from hsd_cli.drafting.protocol import Draft, ProposalRule
 from hsd_cli.errors import UsageError
+from hsd_cli.runtime.device import upload
 from hsd_cli.runtime.model import LanguageModel
 from hsd_cli.vocab.segmentation import Segment
 
@@ -90,38 +91,16 @@ class StringRejectionDrafter:
         self._push_forward = push_forward
         self._rule = rule
         self._target = target
+        self._choosing = Choosing("slrs", self._choose, rule.generator)
 
     def draft(self, text: Sequence[int], lookahead: int) -> Draft:
-        tokens, rows = self._propose(text, lookahead)
-        if not tokens:
-            return Draft(torch.empty(0, dtype=torch.int64, device=self._target.device), algorithm="slrs")
-        proposed = torch.tensor(tokens[:lookahead], device=self._target.device)
-        return Draft(proposed, torch.stack(rows[:lookahead]), "slrs")
-
-    def _propose(self, text: Sequence[int], lookahead: int) -> tuple[list[int], list[torch.Tensor]]:
-        drawn_from: list[tuple[torch.Tensor, torch.Tensor]] = []
-        here, there = self._drafter.model.device, self._target.device  # the rule's random numbers are the target's
-        position = torch.tensor([len(text)], device=there)
-
-        def choose(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            """First the target token, by its noise if there is any, then a drafter token that begins with it."""
-            nonlocal position
-            restricted = self._push_forward.restrict(logits)
-            q = self._drafter.warp.probabilities(restricted, self._drafter.drafted)[0]
-            psi = self._push_forward.first(q).to(there)
-            token = self._rule.propose(psi, position)[None]
-            spelled = self._push_forward.spelled_with(token.to(here), q)
-            drawn = self._rule.settle(spelled.to(there))[None].to(here)
-            position = position + self._push_forward.length(drawn).to(there)
-            drawn_from.append((q, psi))
-            return drawn[0], psi.index_select(0, token)[0]
-
         # A drafter token gives one target token at least.
         steps = ceil(lookahead * min(1.0, self._drafter.steps_per_token))
-        drafted = self._drafter.roll_out(text, steps, choose).tolist()
+        chosen = self._drafter.roll_out(text, steps, self._choosing)
+        drafted = self._drafter.drafted.tolist() if chosen else []
         tokens: list[int] = []
         rows: list[torch.Tensor] = []
-        for drawn, (q, psi) in zip(drafted, drawn_from, strict=True):
+        for drawn, (*_, q, psi) in zip(drafted, chosen, strict=True):
             segment = self._push_forward.segments[drawn]
             if not segment:  # never drawn, unless the drafter's numbers are not sound
                 break
@@ -129,5 +108,22 @@ class StringRejectionDrafter:
             rows.append(psi)
             for token, row in self._push_forward.following(q, drawn):
                 tokens.append(token)
-                rows.append(row.to(there))
-        return tokens, rows
+                rows.append(row.to(self._target.device))
+        if not tokens:
+            return Draft(torch.empty(0, dtype=torch.int64, device=self._target.device), algorithm="slrs")
+        return Draft(upload(tokens[:lookahead], self._target.device), torch.stack(rows[:lookahead]), "slrs")
+
+    def _choose(self, logits: torch.Tensor, drafted: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """First the target token, by its noise if there is any, then a drafter token that begins with it.
+
+        Also reveals the drafter's distribution, ``[D]``, and the target token's, ``[V]``.
+        """
+        here, there = logits.device, self._target.device  # the rule's random numbers are the target's
+        restricted = self._push_forward.restrict(logits)
+        q = self._drafter.warp.probabilities(restricted, drafted)[0]
+        psi = self._push_forward.first(q).to(there)
+        token = self._rule.propose(psi, position.to(there))[None]
+        spelled = self._push_forward.spelled_with(token.to(here), q)
+        drawn = self._rule.settle(spelled.to(there))[None].to(here)
+        after = position + self._push_forward.length(drawn)
+        return drawn[0], psi.index_select(0, token)[0], after, q, psi

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import takewhile
 from math import isnan
 
 import torch
@@ -61,7 +62,8 @@ class Pace:
         self._fixed_length = fixed_length
         self._calibrations: defaultdict[str, Calibration] = defaultdict(Calibration)
         self._current = Calibration()
-        self._confidences: list[float] = []
+        self._confidences: list[torch.Tensor] = []
+        self._planned = False
         self._previous = self._current, self._confidences
         self._reach = 1.0
         self._worth = 0.0
@@ -71,17 +73,29 @@ class Pace:
         """Called before each draft, with what a token takes now."""
         self._previous = self._current, self._confidences
         self._current, self._confidences = self._calibrations[algorithm], []
+        self._planned = False
         self._reach = 1.0
         self._worth = seconds_per_token
         self._price = self._costs.step(algorithm) + self._costs.marginal
 
+    def plan(self, most: int) -> int:
+        """As many as pay if each is confirmed as often as most are; what they say of themselves is learned later."""
+        self._planned = True
+        if self._fixed_length:
+            return most
+        steps = 1
+        while steps < most and self._current.mean ** (steps + 1) * self._worth > self._price:
+            steps += 1
+        return steps
+
     def go_on(self, confidence: torch.Tensor) -> bool:
-        sure = float(confidence)
-        if isnan(sure):  # the drafter's numbers are not sound: no reason to ask it for more
-            return False
-        self._confidences.append(sure)
-        self._reach *= self._current.expected(sure)
-        return self._fixed_length or self._reach * self._current.mean * self._worth > self._price
+        if not self._planned:
+            sure = float(confidence)
+            if isnan(sure):  # the drafter's numbers are not sound: no reason to ask it for more
+                return False
+            self._reach *= self._current.expected(sure)
+        self._confidences.append(confidence)
+        return self._planned or self._fixed_length or self._reach * self._current.mean * self._worth > self._price
 
     @property
     def steps(self) -> int:
@@ -91,4 +105,5 @@ class Pace:
     def learn(self, confirmed: int) -> None:
         """A drafter hears of its last draft's fate when it is asked for the next one."""
         calibration, confidences = self._previous
-        calibration.learn(confidences, confirmed)
+        values: list[float] = torch.stack(confidences).tolist() if confidences else []
+        calibration.learn(list(takewhile(lambda sure: not isnan(sure), values)), confirmed)

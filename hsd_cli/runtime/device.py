@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from hsd_cli.errors import UsageError
@@ -36,3 +38,9 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise UsageError(f"unknown dtype {name!r}; use auto, {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def upload(ids: Sequence[int], device: torch.device) -> torch.Tensor:
+    """``ids`` (int64) on the device, behind the work that it was given before: nothing waits for that."""
+    here = torch.tensor(ids, dtype=torch.int64)
+    return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here.to(device)

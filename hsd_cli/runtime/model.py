@@ -12,7 +12,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.cache import RollbackCache
-from hsd_cli.runtime.dense import dense_decoder
+from hsd_cli.runtime.dense import DenseDecoder, dense_decoder
+from hsd_cli.runtime.device import upload
+from hsd_cli.runtime.graphs import graphs_for
+from hsd_cli.runtime.static import StaticReader
 
 PREFILL_CHUNK = 2048  # tokens per forward pass: bounds the memory that a long prompt's activations take
 
@@ -92,6 +95,8 @@ class CachedModel:
         # The head may be wider than the vocabulary: padded ids are part of the target's distribution all the same.
         self.vocabulary_size = model.get_output_embeddings().weight.shape[0]
         self._dense = dense_decoder(model, self._cache)
+        self._graphs = None if self._dense is None else graphs_for(self.device)
+        self._static: StaticReader | None = None
         if self._dense is None and model not in _known_causal:
             self._refuse_foresight()
             _known_causal.add(model)
@@ -126,7 +131,7 @@ class CachedModel:
         self._text = text
 
     def prefill(self, ids: Sequence[int]) -> torch.Tensor:
-        tokens = torch.tensor(ids, device=self.device)
+        tokens = upload(ids, self.device)
         for chunk in tokens.split(PREFILL_CHUNK):
             logits = self._forward(chunk, keep=1)
         return logits
@@ -137,7 +142,9 @@ class CachedModel:
     @torch.inference_mode()
     def _forward(self, ids: torch.Tensor, keep: int) -> torch.Tensor:
         if self._dense is not None:
-            logits = self._dense.logits(ids, self._cache, self._read, keep)
+            logits = self._static_pass(self._dense, ids, keep)
+            if logits is None:
+                logits = self._dense.logits(ids, self._cache, self._read, keep)
             self._read += len(ids)
             return logits
         few = {"logits_to_keep": keep} if self._keeps_few_logits else {}
@@ -146,6 +153,17 @@ class CachedModel:
         if self._cache.get_seq_length() != self._read:
             raise HsdError(f"{self._model.config.model_type} does not use the cache it is given; it is not supported")
         return output.logits[0, -keep:]  # type: ignore[no-any-return]
+
+    def _static_pass(self, decoder: DenseDecoder, ids: torch.Tensor, keep: int) -> torch.Tensor | None:
+        """The pass as one launch, ``None`` where that is not to be had."""
+        if self._graphs is None or not self._cache.get_seq_length():
+            return None
+        if self._static is None or not self._static.serves(self._cache):
+            self._static = StaticReader(decoder, self._cache, self._graphs)
+        logits = self._static.logits(ids, self._read, keep)
+        if logits is not None:
+            self._cache.rollback(self._read + len(ids))  # forwards, here: the device knows no lengths
+        return logits
 
     def rollback(self, length: int) -> None:
         self._cache.rollback(length)
