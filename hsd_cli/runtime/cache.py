@@ -12,6 +12,10 @@ from transformers.cache_utils import (
     DummyLayer,
     DynamicLayer,
     DynamicSlidingWindowLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
+    LinearAttentionCacheLayerMixin,
+    LinearAttentionLayer,
 )
 
 from hsd_cli.errors import HsdError
@@ -85,11 +89,41 @@ class RollbackLayer(CacheLayerMixin):
         self.length = length
 
 
+class RecurrentRollbackLayer(LinearAttentionLayer, RollbackLayer):  # type: ignore[misc, override]
+    """A layer with a recurrent state beside its keys and values."""
+
+    is_compileable = False
+
+    def __init__(self, capacity: int, window: int | None, number_of_states: int) -> None:
+        RollbackLayer.__init__(self, capacity, window)
+        LinearAttentionLayer.__init__(self, number_of_states)
+
+    def lazy_initialization(self, *keys_and_values: Any, **states: Any) -> None:
+        if keys_and_values:
+            RollbackLayer.lazy_initialization(self, *keys_and_values)
+        else:
+            LinearAttentionLayer.lazy_initialization(self, **states)
+
+
 class RollbackCache(Cache):
-    """The cache of a whole model. Raises ``HsdError`` for models whose state cannot be rolled back."""
+    """The cache of a whole model. Raises ``HsdError`` for models whose state cannot be rolled back.
+
+    Recurrent states, where there are some, have to be rolled back by other means; see ``recurrent``.
+    """
 
     def __init__(self, config: PreTrainedConfig, capacity: int) -> None:
         super().__init__(layers=[_rollback_layer(layer, capacity) for layer in DynamicCache(config=config).layers])
+
+    @property
+    def recurrent_layers(self) -> list[LinearAttentionCacheLayerMixin]:
+        return [layer for layer in self.layers if isinstance(layer, LinearAttentionCacheLayerMixin)]
+
+    def holds(self, length: int) -> bool:
+        """Whether the model has read ``length`` tokens into it. A recurrent layer can only tell that it was used."""
+        attentive = any(isinstance(layer, RollbackLayer) for layer in self.layers)
+        return (not attentive or self.get_seq_length() == length) and all(
+            all(layer.has_previous_state.values()) for layer in self.recurrent_layers
+        )
 
     def rollback(self, length: int) -> None:
         """Forgets every position from ``length`` on. O(1), nothing is copied."""
@@ -98,13 +132,18 @@ class RollbackCache(Cache):
                 layer.rollback(length)
 
 
-def _rollback_layer(layer: object, capacity: int) -> CacheLayerMixin | DummyLayer:
+def _rollback_layer(layer: Any, capacity: int) -> Any:
     """Our counterpart of the layer that the library would use for this model."""
     if type(layer) is DynamicLayer:
         return RollbackLayer(capacity)
     if type(layer) is DynamicSlidingWindowLayer:
         return RollbackLayer(capacity, window=layer.sliding_window)
-    if type(layer) is DummyLayer:  # reuses another layer's keys and values
+    if type(layer) is LinearAttentionAndFullAttentionLayer:
+        return RecurrentRollbackLayer(capacity, None, layer.number_of_states)
+    if type(layer) is LinearAttentionAndSlidingWindowAttentionLayer:
+        return RecurrentRollbackLayer(capacity, layer.sliding_window, layer.number_of_states)
+    # Reuses another layer's keys and values, or has a recurrent state alone.
+    if type(layer) in (DummyLayer, LinearAttentionLayer):
         return layer
     raise HsdError(
         f"this model keeps a state that cannot be rolled back ({type(layer).__name__}); "

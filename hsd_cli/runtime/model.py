@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Protocol
-from weakref import WeakSet
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -15,6 +15,7 @@ from hsd_cli.runtime.cache import RollbackCache
 from hsd_cli.runtime.dense import DenseDecoder, dense_decoder
 from hsd_cli.runtime.device import upload
 from hsd_cli.runtime.graphs import graphs_for
+from hsd_cli.runtime.recurrent import Replay
 from hsd_cli.runtime.static import StaticReader
 
 PREFILL_CHUNK = 2048  # tokens per forward pass: bounds the memory that a long prompt's activations take
@@ -66,7 +67,14 @@ def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     return min(len(first), len(second))
 
 
-_known_causal: WeakSet[PreTrainedModel] = WeakSet()  # asking takes two forward passes: once per model, not per text
+# Asking takes forward passes: once per model, not per text.
+_known_causal: WeakSet[PreTrainedModel] = WeakSet()
+_reads_on: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()  # of the recurrent ones
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal but for rounding: experts, for one, share their work with other tokens each time."""
+    return not (one - other).std() > torch.finfo(one.dtype).eps ** 0.5 * one.std()
 
 
 class CachedModel:
@@ -80,18 +88,22 @@ class CachedModel:
         self._model = model
         self._read = 0
         self._text: list[int] = []
-        self._keeps_few_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        parameters = inspect.signature(model.forward).parameters
+        self._keeps_few_logits = "logits_to_keep" in parameters
+        self._cache_name = "cache_params" if "cache_params" in parameters else "past_key_values"
+        self._takes_positions = "position_ids" in parameters
         text_config = model.config.get_text_config(decoder=True)
         if model.config.is_encoder_decoder:
             raise HsdError(f"{model.config.model_type} is an encoder-decoder; hsd needs a causal language model")
-        if getattr(model, "_is_stateful", False):
-            raise HsdError(
-                f"{model.config.model_type} keeps a recurrent state that cannot be rolled back; "
-                "choose a model with plain or sliding-window attention"
-            )
         self.context_size = context_size_of(text_config)
         self._cache = RollbackCache(text_config, min(capacity, self.context_size))
         self.device = model.device
+        self._replay = Replay(self._cache, self.device) if self._cache.recurrent_layers else None
+        if not model._supports_default_dynamic_cache():  # type: ignore[operator]
+            raise HsdError(
+                f"{model.config.model_type} keeps a state that cannot be rolled back; "
+                "choose a model with plain or sliding-window attention"
+            )
         # The head may be wider than the vocabulary: padded ids are part of the target's distribution all the same.
         self.vocabulary_size = model.get_output_embeddings().weight.shape[0]
         self._dense = dense_decoder(model, self._cache)
@@ -100,6 +112,10 @@ class CachedModel:
         if self._dense is None and model not in _known_causal:
             self._refuse_foresight()
             _known_causal.add(model)
+        if self._replay is not None:
+            if model not in _reads_on:
+                _reads_on[model] = self._asked_whether_it_reads_on()
+            self._replay.one_by_one = not _reads_on[model]
 
     def _refuse_foresight(self) -> None:
         """Raises ``HsdError`` if what the model says after a token depends on the tokens that follow it.
@@ -109,8 +125,7 @@ class CachedModel:
         """
         spread = torch.arange(8, device=self.device) * self.vocabulary_size // 8
         one, other = self._after_first(spread), self._after_first(spread // 2)
-        # Equal but for rounding: experts, for one, share their work with other tokens each time.
-        if (one - other).std() > torch.finfo(one.dtype).eps ** 0.5 * one.std():
+        if not _alike(one, other):
             raise HsdError(
                 f"{self._model.config.model_type} sees tokens that are yet to be written (bidirectional attention); "
                 "choose a causal language model"
@@ -121,6 +136,16 @@ class CachedModel:
         logits = self.run(ids)[0]
         self.rollback(0)
         return logits
+
+    def _asked_whether_it_reads_on(self) -> bool:
+        """Whether several tokens at once are read as what follows those before them, not as a text's beginning."""
+        spread = torch.arange(8, device=self.device) * self.vocabulary_size // 8
+        at_once = self.run(spread)[-1]
+        self.rollback(0)
+        self.run(spread[:3])
+        in_parts = self.run(spread[3:])[-1]
+        self.rollback(0)
+        return _alike(at_once, in_parts)
 
     @property
     def length(self) -> int:
@@ -147,12 +172,21 @@ class CachedModel:
                 logits = self._dense.logits(ids, self._cache, self._read, keep)
             self._read += len(ids)
             return logits
-        few = {"logits_to_keep": keep} if self._keeps_few_logits else {}
-        output = self._model(input_ids=ids[None], past_key_values=self._cache, use_cache=True, **few)
+        options: dict[str, Any] = {self._cache_name: self._cache, "use_cache": True}
+        if self._keeps_few_logits:
+            options["logits_to_keep"] = keep
+        parts = [ids] if self._replay is None else self._replay.passes(ids)
+        logits = torch.cat([self._library_pass(part, options) for part in parts])
         self._read += len(ids)
-        if self._cache.get_seq_length() != self._read:
+        if not self._cache.holds(self._read):
             raise HsdError(f"{self._model.config.model_type} does not use the cache it is given; it is not supported")
-        return output.logits[0, -keep:]  # type: ignore[no-any-return]
+        return logits[-keep:]
+
+    def _library_pass(self, ids: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+        if self._takes_positions:  # as ``generate`` does; not every model counts what is in the cache
+            start = self._read if self._replay is None else self._replay.position
+            options["position_ids"] = torch.arange(start, start + len(ids), device=self.device)[None]
+        return self._model(input_ids=ids[None], **options).logits[0]  # type: ignore[no-any-return]
 
     def _static_pass(self, decoder: DenseDecoder, ids: torch.Tensor, keep: int) -> torch.Tensor | None:
         """The pass as one launch, ``None`` where that is not to be had."""
@@ -166,5 +200,8 @@ class CachedModel:
         return logits
 
     def rollback(self, length: int) -> None:
-        self._cache.rollback(length)
+        if self._replay is None:
+            self._cache.rollback(length)
+        else:
+            self._replay.rollback(length)
         self._read = length
