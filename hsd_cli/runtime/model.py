@@ -49,7 +49,8 @@ class LanguageModel(Protocol):
 
 def context_size_of(config: PreTrainedConfig) -> int:
     """Positions up to which a token's keys do not depend on what else its forward pass reads."""
-    size: int = getattr(config, "max_position_embeddings", None) or 1 << 30
+    # MPT has the other name, and masks for no more positions than that.
+    size: int = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None) or 1 << 30
     rope = getattr(config, "rope_parameters", None) or {}
     scalings = [rope] if "rope_type" in rope else rope.values()  # one for all layers, or one for each kind of layer
     for scaling in scalings:
