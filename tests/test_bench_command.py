@@ -93,6 +93,11 @@ def test_the_figures_follow_from_the_samples(report: dict[str, Any]) -> None:
         assert figures["efficiency"]["median"] == pytest.approx(sum(efficiencies) / 2)
         assert sum(figures["split"].values()) == pytest.approx(1)
         assert min(figures["split"].values()) >= -1e-9
+        iterations = sum(len(sample["iterations"]) - 1 for sample in samples)
+        whole = sum(sample["decode_seconds"] for sample in samples) / iterations
+        assert sum(figures["profile"].values()) == pytest.approx(whole)
+        assert figures["profile"]["target"] > 0
+        assert (figures["profile"]["drafter"] > 0) == any(sample["steps"] for sample in samples)
 
 
 def rate(samples: list[dict[str, Any]]) -> float:
@@ -157,7 +162,7 @@ def test_the_embedded_pair_is_measured_on_prompts_of_our_own(tmp_path: Path) -> 
     assert result.err == "hsd: no --target given: using embedded:target with embedded:drafter\n"
     lines = result.out.splitlines()
     assert lines[0] == "embedded:target (float32, cpu) with embedded:drafter"
-    assert [line.split()[0] for line in lines if line.startswith(("ar ", "slem "))] == ["ar", "slem"] * 2
+    assert [line.split()[0] for line in lines if line.startswith(("ar ", "slem "))] == ["ar", "slem"] * 3
     assert any(line.startswith("long-context: 1 of 1 prompts are cut from their beginning to ") for line in lines)
     assert lines[-1].startswith("The process held at most ")
 
@@ -167,7 +172,7 @@ def test_tables_fit_into_a_terminal(models: tuple[str, str], prompts: Path, monk
     result = hsd("bench", "-q", "-t", models[0], "-d", models[1], "--prompts", prompts, *SHORT)
     assert result.code == 0
     tables = [line for line in result.out.splitlines() if line.startswith(("ar ", "slem ", "auto "))]
-    assert len(tables) == 6
+    assert len(tables) == 9
     assert all(len(line) <= 80 and line.count("-") <= 2 for line in tables)
 
 

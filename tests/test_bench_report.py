@@ -6,7 +6,7 @@ import pytest
 
 from hsd_cli.bench.report import by_repeat, efficiency, figures, places, results, speed, spread
 from hsd_cli.bench.runner import rotated
-from hsd_cli.ui.bench_report import Costs, Place, Sample, Spread
+from hsd_cli.ui.bench_report import PARTS, Costs, Place, Sample, Spread
 
 COSTS = Costs(target_passes=(1.0, 1.25, 1.5), drafter_step=0.125)
 
@@ -17,6 +17,7 @@ def sample(
     repeat: int = 0,
     steps: int = 0,
     phases: dict[str, float] | None = None,
+    passes: dict[str, float] | None = None,
     memory: int | None = None,
 ) -> Sample:
     """One token of each iteration is the target's own. A second passes until the first tokens."""
@@ -31,6 +32,7 @@ def sample(
         iterations=iterations,
         steps=steps,
         phases=phases,
+        passes=passes,
         peak_memory=memory,
     )
 
@@ -88,6 +90,21 @@ def test_overhead_is_what_is_in_no_phase() -> None:
     found = figures([[DRAFTED]], [[PLAIN]], COSTS, (1, 1))
     assert found.split == {"draft": 0.25, "verify": 0.5, "translate": 0.125, "overhead": 0.125}
     assert figures([[PLAIN]], [[PLAIN]], COSTS, (1, 1)).split is None
+
+
+def test_an_iteration_is_taken_apart_where_passes_were_timed() -> None:
+    phases = {"draft": 1.0, "verify": 2.0, "translate": 0.5}
+    timed = sample((2, 2), (2, 1), (1, 1), seconds=4.0, phases=phases, passes={"target": 1.5, "drafter": 0.75})
+    expected = {
+        "target": 0.75,
+        "checking": 0.25,
+        "drafter": 0.375,
+        "choosing": 0.125,
+        "translation": 0.25,
+        "rest": 0.25,
+    }
+    assert figures([[timed]], [[PLAIN]], COSTS, (1, 1)).profile == expected
+    assert figures([[timed, DRAFTED]], [[PLAIN]], COSTS, (1, 1)).profile is None
 
 
 def test_bandwidth_is_of_every_pass_while_decoding() -> None:

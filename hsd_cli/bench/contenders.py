@@ -64,10 +64,13 @@ def ours(engine: CountedEngine, algorithm: str, temperature: float, lookahead: i
                 if not commits:
                     first_seconds = perf_counter() - begun
                     before, read = dict(generation.clock.seconds), engine.drafter_passes
+                    passes_before = engine.pass_seconds
                 commits.append(commit)
             seconds = perf_counter() - begun
         phases = {name: generation.clock.seconds[name] - before.get(name, 0.0) for name in (*PHASES, "prefill")}
         late_reading = phases.pop("prefill")
+        passes = {role: taken - passes_before.get(role, 0.0) for role, taken in engine.pass_seconds.items()}
+        passes["drafter"] = max(0.0, passes.get("drafter", 0.0) - late_reading)
         return Sample(
             prompt=job.number,
             repeat=job.repeat,
@@ -79,6 +82,7 @@ def ours(engine: CountedEngine, algorithm: str, temperature: float, lookahead: i
             iterations=tuple((commit.drafted, commit.accepted) for commit in commits),
             steps=max(0, engine.drafter_passes - max(read, 1)),
             phases=phases,
+            passes=passes if device.type == "cpu" else None,
             peak_memory=memory.bytes,
         )
 

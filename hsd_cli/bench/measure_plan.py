@@ -45,7 +45,8 @@ class PlanMeasurer:
 
     def _load(self, placement: Placement) -> LoadedModel:
         self._on_step(f"loading {placement.name}")
-        return load_model(placement.name, str(placement.device), str(placement.dtype).removeprefix("torch."))
+        dtype = str(placement.dtype).removeprefix("torch.")
+        return load_model(placement.name, str(placement.device), dtype, placement.quantization)
 
 
 def _algorithms(plan: PairPlan) -> dict[Kind, list[str]]:

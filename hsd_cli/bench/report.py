@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median, quantiles
 
 from hsd_cli.decoding.loop import PLAIN
-from hsd_cli.ui.bench_report import Costs, Figures, Place, Result, Sample, Spread
+from hsd_cli.ui.bench_report import PARTS, Costs, Figures, Place, Result, Sample, Spread
 
 Round = Mapping[str, Sample]  # one sample of every contender, on one prompt
 
@@ -44,6 +44,7 @@ def figures(
         tokens_per_iteration=sum(sample.tokens for sample in samples) / len(iterations),
         first_seconds=spread([sample.first_seconds for sample in samples]),
         split=split(samples),
+        profile=profile(samples),
         peak_memory=max((sample.peak_memory for sample in samples if sample.peak_memory is not None), default=None),
         bandwidth=bandwidth(samples, weights),
         efficiency=efficiency(repeats, costs),
@@ -79,6 +80,19 @@ def split(samples: Sequence[Sample]) -> dict[str, float] | None:
         return None
     shares = {name: sum(phases[name] for phases in known) / total for name in known[0]}
     return shares | {"overhead": 1 - sum(shares.values())}
+
+
+def profile(samples: Sequence[Sample]) -> dict[str, float] | None:
+    """Mean seconds per iteration of each part."""
+    known = [(sample.phases, sample.passes) for sample in samples if sample.phases is not None and sample.passes]
+    if len(known) < len(samples):
+        return None
+    target, drafter = (sum(passes[role] for _, passes in known) for role in ("target", "drafter"))
+    draft, verify, translate = (sum(phases[name] for phases, _ in known) for name in ("draft", "verify", "translate"))
+    rest = sum(sample.decode_seconds for sample in samples) - draft - verify - translate
+    parts = (target, verify - target, drafter, draft - drafter, translate, rest)
+    iterations = sum(len(sample.iterations) - 1 for sample in samples)
+    return dict(zip(PARTS, (part / iterations for part in parts), strict=True))
 
 
 def bandwidth(samples: Sequence[Sample], weights: tuple[int, int]) -> float:

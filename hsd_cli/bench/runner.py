@@ -142,10 +142,11 @@ class Bench:
         if not self._peers:
             return contenders
         self._note(PEERS)
-        contenders[THEIRS] = theirs(engine.target, None, temperature, lookahead)
+        target = _as_the_library_has_it(engine.target)
+        contenders[THEIRS] = theirs(target, None, temperature, lookahead)
         if engine.drafter is not None:
-            drafter = _another(engine.drafter)  # each time: assisted sampling changes it for good
-            contenders[ASSISTED] = theirs(engine.target, drafter, temperature, lookahead)
+            drafter = _as_the_library_has_it(engine.drafter)  # each time: assisted sampling changes it for good
+            contenders[ASSISTED] = theirs(target, drafter, temperature, lookahead)
             if temperature and not share_tokens(engine.target, drafter):
                 self._note(OTHER_LAW)
         return contenders
@@ -196,5 +197,7 @@ def rotated(contenders: Mapping[str, Contender], by: int) -> dict[str, Contender
     return dict(items[by:] + items[:by])
 
 
-def _another(loaded: LoadedModel) -> LoadedModel:
-    return load_model(loaded.name, str(loaded.model.device), str(loaded.model.dtype).removeprefix("torch."))
+def _as_the_library_has_it(loaded: LoadedModel) -> LoadedModel:
+    dtype = str(loaded.model.dtype).removeprefix("torch.")
+    device = str(loaded.model.device)
+    return load_model(loaded.name, device, dtype, loaded.quantization, loaded.attention, packed=False)

@@ -2,41 +2,72 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import transformers
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils.hub import extract_commit_hash
 
-from hsd_cli.errors import HsdError
+from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.models.failures import explain_failure
 from hsd_cli.models.locate import weights_source
 from hsd_cli.runtime.device import resolve_device, resolve_dtype
+from hsd_cli.runtime.packing import pack
+from hsd_cli.runtime.quantization import (
+    quantization_config,
+    quantization_method,
+    silence_bitsandbytes,
+    stored_bytes,
+)
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """Weights, and what the checkpoint says about itself. ``revision`` is the hub's commit hash, if there is one."""
+    """Weights, and what the checkpoint says about itself. ``revision`` is the hub's commit hash, if there is one.
+
+    ``quantization`` and ``attention`` are what ``load_model`` was asked for.
+    """
 
     name: str
     model: PreTrainedModel
     revision: str | None
     eos_ids: tuple[int, ...]
+    quantization: str | None = None
+    attention: str = "auto"
 
     @property
     def bytes_per_token(self) -> int:
         """Bytes of weights that a forward pass reads: all but the input embeddings, unless they are the head's too."""
-        everything = sum(weights.nbytes for weights in self.model.parameters())
+        everything = stored_bytes(self.model)
         embeddings, head = self.model.get_input_embeddings().weight, self.model.get_output_embeddings()
         assert isinstance(embeddings, torch.Tensor)
         tied = head is not None and head.weight is embeddings
         return everything if tied else everything - embeddings.nbytes
 
 
-def load_model(name: str, device: str = "auto", dtype: str = "auto") -> LoadedModel:
-    """Raises ``HsdError`` with the reason where there is no such model, or no causal language model."""
+def load_model(
+    name: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    quantization: str | None = None,
+    attention: str = "auto",
+    packed: bool = True,
+) -> LoadedModel:
+    """``quantization`` is ``int8`` or ``int4``, ``attention`` one of the library's implementations. ``packed`` lays the
+    weights out for the processor; the library's own way is without.
+
+    Raises ``HsdError`` with the reason where there is no such model, or no causal language model, and for what the
+    model or the machine does not support.
+    """
     where = resolve_device(device)
     number = resolve_dtype(dtype, where)
     source = weights_source(name)
@@ -46,12 +77,21 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto") -> LoadedMo
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise HsdError(f"{name!r} is a {config.model_type} model; hsd needs a causal language model")
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=number, output_loading_info=True
+            source,
+            config=config,
+            dtype=number,
+            output_loading_info=True,
+            **_quantized(name, config, quantization, where, number),
+            **_attention(attention, where, number),
         )
         model, report = loaded
         if missing := sorted(report["missing_keys"]):  # the library would fill them with random numbers
             raise HsdError(f"{name!r} lacks {len(missing)} of its weights ({missing[0]}, ...); download it again")
-        model.to(where).eval()
+        if quantization_method(model.config) is None:  # quantized weights were made where they are to stay
+            model.to(where)
+        model.eval()
+        if packed and where.type == "cpu":
+            pack(model)
     except torch.OutOfMemoryError:
         raise HsdError(
             f"{name!r} does not fit into the memory of {where}; try --device cpu or a smaller model"
@@ -59,10 +99,33 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto") -> LoadedMo
     except HsdError:
         raise
     except Exception as error:  # the library reports missing, foreign and damaged files in many ways
+        if attention != "auto" and re.search("attention|flash|sdpa", str(error), re.IGNORECASE):
+            raise HsdError(f"{name!r} cannot run with --attention {attention} here; try --attention auto") from error
         raise explain_failure(name, "model", error) from error
     # The folder of a download has the commit's name.
     revision = extract_commit_hash(f"{source}/config.json", getattr(config, "_commit_hash", None))
-    return LoadedModel(name, model, revision, _eos_ids(model))
+    return LoadedModel(name, model, revision, _eos_ids(model), quantization, attention)
+
+
+def _quantized(
+    name: str, config: PreTrainedConfig, quantization: str | None, where: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
+    """What the library is told about a model that is quantized, or is to be."""
+    method = quantization_method(config)
+    if quantization is None:
+        return {} if method is None else {"device_map": {"": where}}
+    if method is not None:
+        raise UsageError(f"{name!r} is quantized already, by {method}; leave --quant {quantization} out")
+    return {"quantization_config": quantization_config(quantization, where, dtype), "device_map": {"": where}}
+
+
+def _attention(implementation: str, where: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    if implementation.startswith("flash"):
+        if where.type != "cuda":
+            raise UsageError(f"--attention {implementation} needs a CUDA GPU; leave it out on {where}")
+        if dtype not in (torch.float16, torch.bfloat16):
+            raise UsageError(f"--attention {implementation} needs half precision; add --dtype bfloat16")
+    return {} if implementation == "auto" else {"attn_implementation": implementation}
 
 
 def _eos_ids(model: PreTrainedModel) -> tuple[int, ...]:
@@ -76,5 +139,6 @@ def _eos_ids(model: PreTrainedModel) -> tuple[int, ...]:
 
 def _silence_transformers() -> None:
     """No warnings and no bars."""
+    silence_bitsandbytes()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

@@ -45,7 +45,7 @@ class PackedPart(nn.Module):
 def pack(model: nn.Module) -> None:
     """Lays the linear maps of ``model`` (on a CPU) out anew, one after another, so that little is in memory twice.
 
-    A large head that shares its weights with the embeddings gets a copy. Quantized weights stay as they are.
+    A head that shares its weights with the embeddings gets a copy. Quantized weights stay as they are.
     """
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
@@ -58,7 +58,7 @@ def pack(model: nn.Module) -> None:
             if child.weight.numel() >= LARGE and _has_order(child.weight.dtype):
                 setattr(module, name, PackedLinear(child.weight, child.bias))
             elif child.weight.numel() < LARGE:
-                child.weight.data = in_columns(child.weight.data)
+                child.weight = nn.Parameter(in_columns(child.weight.data), requires_grad=False)
 
 
 def in_columns(weight: torch.Tensor) -> torch.Tensor:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from hsd_cli.ui.bench_report import PHASES, BenchReport, Place, Result, Spread
-from hsd_cli.ui.bench_table import costs, percent, spread
+from hsd_cli.ui.bench_report import PARTS, PHASES, BenchReport, Place, Result, Spread
+from hsd_cli.ui.bench_table import costs, part_of, percent, spread
 from hsd_cli.ui.plan_figures import size
 from hsd_cli.ui.terminal import visible
 
@@ -81,10 +81,11 @@ def render_page(report: BenchReport) -> str:
         loader=PackageLoader("hsd_cli", "ui"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"visible": visible, "percent": percent, "size": size, "spread": spread}
+    environment.filters |= {"visible": visible, "percent": percent, "size": size, "spread": spread, "part_of": part_of}
     return environment.get_template("bench_page.html").render(
         report=report,
         phases=PHASES,
+        parts=PARTS,
         costs=costs,
         speed_plot=speed_plot,
         curves=curves,

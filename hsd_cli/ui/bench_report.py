@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 PHASES = ("draft", "verify", "translate", "overhead")  # of decoding; overhead is what is in none of the others
+# Parts of an iteration, the forward passes apart. Choosing is the draft without the drafter's passes: sampling, and the
+# way to the target's vocabulary. Checking is the verification without the target's pass.
+PARTS = ("target", "checking", "drafter", "choosing", "translation", "rest")
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,8 @@ class Sample:
     ``seconds`` passed until the last token, ``first_seconds`` until the first ones. The rest is decoding, and
     ``decode_seconds`` are without what a drafter still had to read of the prompt. ``iterations``: drafted and accepted
     tokens of each. The first one is no decoding: neither ``phases`` (exclusive seconds) nor ``steps`` (passes of the
-    drafter) are of it. ``peak_memory`` is in bytes.
+    drafter) are of it, nor ``passes``, the seconds that each model's passes took within the phases (known on a CPU).
+    ``peak_memory`` is in bytes.
     """
 
     prompt: int
@@ -29,6 +33,7 @@ class Sample:
     iterations: tuple[tuple[int, int], ...]
     steps: int
     phases: Mapping[str, float] | None = None
+    passes: Mapping[str, float] | None = None
     peak_memory: int | None = None
 
 
@@ -63,8 +68,8 @@ class Place:
 class Figures:
     """The sums of a contender's samples; ``None`` is what was not measured.
 
-    ``split``: shares of the decoding time. ``bandwidth``: bytes of weights per second. ``efficiency``: see `Costs`;
-    what the passes alone would take, over what decoding took.
+    ``split``: shares of the decoding time. ``profile``: seconds per iteration by part. ``bandwidth``: bytes of weights
+    per second. ``efficiency``: see `Costs`; what the passes alone would take, over what decoding took.
     """
 
     tokens_per_second: Spread
@@ -74,6 +79,7 @@ class Figures:
     tokens_per_iteration: float
     first_seconds: Spread
     split: Mapping[str, float] | None
+    profile: Mapping[str, float] | None
     peak_memory: int | None
     bandwidth: float
     efficiency: Spread | None

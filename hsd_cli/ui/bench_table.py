@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hsd_cli.ui.bench_report import PHASES, BenchReport, Comparison, Place, Spread
+from hsd_cli.ui.bench_report import PARTS, PHASES, BenchReport, Comparison, Place, Spread
 from hsd_cli.ui.plan_figures import size
 from hsd_cli.ui.terminal import visible
 
@@ -14,7 +14,7 @@ PLACES = 4  # of the drafts, in the table; all of them are in the other reports
 
 
 def print_bench(report: BenchReport) -> None:
-    """Two tables for each kind of text and temperature: how fast, and where the time goes."""
+    """Tables for each kind of text and temperature: how fast, where the time goes, and what an iteration is made of."""
     console = Console(highlight=False)
     drafter = f" with {report.drafter}" if report.drafter else ""
     _line(console, f"{report.target} ({report.dtype}, {report.device}){drafter}")
@@ -25,6 +25,8 @@ def print_bench(report: BenchReport) -> None:
         _line(console, f"\n{comparison.task}, temperature {comparison.temperature:g}", "bold")
         console.print(_speeds(comparison))
         console.print(_times(comparison))
+        if any(result.figures.profile for result in comparison.results):
+            console.print(_profiles(comparison))
         _line(console, costs(comparison), "dim")
     for note in report.notes:
         _line(console, f"\n{note}.")
@@ -86,6 +88,20 @@ def _times(comparison: Comparison) -> Table:
             *([size(figures.peak_memory)] if figures.peak_memory is not None else []),
         )
     return table
+
+
+def _profiles(comparison: Comparison) -> Table:
+    table = _table("ms", *PARTS)
+    for result in comparison.results:
+        if parts := result.figures.profile:
+            whole = sum(parts.values())
+            table.add_row(result.contender, f"{1000 * whole:.2f}", *(part_of(parts[name], whole) for name in PARTS))
+    return table
+
+
+def part_of(seconds: float, whole: float) -> str:
+    """``1.25 8%``: milliseconds and the share."""
+    return f"{1000 * seconds:.2f} {seconds / whole:.0%}"
 
 
 def _table(*headings: str) -> Table:
