@@ -194,7 +194,7 @@ class Engine:
 
 
 def _placement(loaded: LoadedModel) -> Placement:
-    return Placement(loaded.name, loaded.model.device, loaded.model.dtype)
+    return Placement(loaded.name, loaded.model.device, loaded.model.dtype, loaded.quantization)
 
 
 def _pair(request: Request, target: Side, drafter: Side, rule: VerificationRule, clock: PhaseClock) -> Pair:

@@ -37,7 +37,8 @@ def plan(drafter: ModelFacts, target: ModelFacts = TARGET, context: int | None =
 
 
 def on_accelerator(planned: PairPlan) -> PairPlan:
-    steps = pair_plan._step_ratios(planned.target.footprint, planned.drafter.footprint, torch.device("cuda"))
+    placements = tuple(replace(placement, device=torch.device("cuda")) for placement in planned.placements)
+    steps = pair_plan._step_ratios(planned.target.footprint, planned.drafter.footprint, placements)
     return replace(planned, slowest_pass=1.0, step_ratios=steps)
 
 

@@ -33,6 +33,9 @@ def bench(
     dtype: options.DtypeOption = "auto",
     draft_device: options.DraftDevice = None,
     draft_dtype: options.DraftDtype = None,
+    quant: options.Quant = None,
+    draft_quant: options.DraftQuant = None,
+    attention: options.AttentionOption = "auto",
     pull: options.Pull = False,
     # The names of these are their own: what is configured for texts does not change a measurement.
     algorithms: Annotated[
@@ -146,7 +149,9 @@ def bench(
     wanted = [] if algorithms is None else _algorithms(algorithms)
     settings = [_temperature(value) for value in temperatures.split(",")]
     texts = _tasks(task or "all", prompts, dataset, take)
-    models = ModelOptions(target, draft, device, dtype, draft_device, draft_dtype, pull, "auto")
+    models = ModelOptions(
+        target, draft, device, dtype, draft_device, draft_dtype, quant, draft_quant, attention, pull, "auto"
+    )
     with ExitStack() as files:
         json_output, html_output = (
             None if path is None else files.enter_context(Output(path)) for path in (json_file, html_file)

@@ -32,6 +32,9 @@ def chat(
     dtype: options.DtypeOption = "auto",
     draft_device: options.DraftDevice = None,
     draft_dtype: options.DraftDtype = None,
+    quant: options.Quant = None,
+    draft_quant: options.DraftQuant = None,
+    attention: options.AttentionOption = "auto",
     pull: options.Pull = False,
     system: options.System = None,
     resume: Annotated[
@@ -114,7 +117,9 @@ def chat(
         target, draft = before.get("target"), draft or before.get("drafter")
     if system is not None:
         conversation.system = valid(system)
-    models = ModelOptions(target, draft, device, dtype, draft_device, draft_dtype, pull, algorithm)
+    models = ModelOptions(
+        target, draft, device, dtype, draft_device, draft_dtype, quant, draft_quant, attention, pull, algorithm
+    )
 
     settings = Settings(
         sampling=sampling,
@@ -174,7 +179,5 @@ def _reader(history: bool) -> Reader:
 
 def _load_drafter(models: ModelOptions, name: str, quiet: bool) -> LoadedModel:
     """Another drafter, where and how the first one would have been loaded."""
-    from hsd_cli.runtime.loading import load_model
-
     ensure_downloaded([name], models.pull, quiet)
-    return load_model(name, models.draft_device or models.device, models.draft_dtype or models.dtype)
+    return models.load_drafter(name)

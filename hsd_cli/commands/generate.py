@@ -37,6 +37,9 @@ def generate(
     dtype: options.DtypeOption = "auto",
     draft_device: options.DraftDevice = None,
     draft_dtype: options.DraftDtype = None,
+    quant: options.Quant = None,
+    draft_quant: options.DraftQuant = None,
+    attention: options.AttentionOption = "auto",
     pull: options.Pull = False,
     file: Annotated[
         list[Path] | None,
@@ -172,7 +175,9 @@ def generate(
         (report is not None and (source is not None or each), "--report is about one text; leave it out"),
         (each and not file, "--template, --beside and --output-dir are about files; name them with --file"),
     )
-    models = ModelOptions(target, draft, device, dtype, draft_device, draft_dtype, pull, algorithm)
+    models = ModelOptions(
+        target, draft, device, dtype, draft_device, draft_dtype, quant, draft_quant, attention, pull, algorithm
+    )
     sampling = SamplingSettings(temperature, top_k, top_p, min_p, repetition_penalty)
     given = "" if source is not None or each else _given(prompt, file)
     text = valid(given)

@@ -17,6 +17,7 @@ from hsd_cli.ui.terminal import visible
 
 if TYPE_CHECKING:
     from hsd_cli.engine import Engine
+    from hsd_cli.runtime.loading import LoadedModel
     from hsd_cli.vocab.tokenizer import ModelTokenizer
 
 
@@ -33,6 +34,9 @@ class ModelOptions:
     dtype: str
     draft_device: str | None
     draft_dtype: str | None
+    quant: str | None
+    draft_quant: str | None
+    attention: str
     pull: bool
     algorithm: str
 
@@ -71,13 +75,18 @@ class ModelOptions:
             from hsd_cli.engine import Engine
             from hsd_cli.runtime.loading import load_model
 
-            target = load_model(names["target"], self.device, self.dtype)
-            drafter = None
-            if "drafter" in names:
-                drafter = load_model(names["drafter"], self.draft_device or self.device, self.draft_dtype or self.dtype)
+            target = load_model(names["target"], self.device, self.dtype, self.quant, self.attention)
+            drafter = self.load_drafter(names["drafter"]) if "drafter" in names else None
             for role, name in names.items():
                 remember_role(name, role)
             return Engine(target, drafter)
+
+    def load_drafter(self, name: str) -> LoadedModel:
+        """Where and how drafters compute. Raises ``HsdError``."""
+        from hsd_cli.runtime.loading import load_model
+
+        device, dtype = self.draft_device or self.device, self.draft_dtype or self.dtype
+        return load_model(name, device, dtype, self.draft_quant, self.attention)
 
 
 def say(message: str) -> None:

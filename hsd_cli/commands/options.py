@@ -15,6 +15,10 @@ from hsd_cli.commands.configured import apply_configuration
 Algorithm = Literal["auto", "ar", "lookup", "sd", "slem", "slrs", "tli", "union"]
 Verification = Literal["rejection", "coupled"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantization = Literal["int8", "int4"]
+Attention = Literal[
+    "auto", "sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4"
+]
 
 MODELS = "Models"
 TEXT = "Text"
@@ -69,6 +73,30 @@ DraftDevice = Annotated[
 DraftDtype = Annotated[
     Dtype | None,
     typer.Option(envvar="HSD_DRAFT_DTYPE", help="The drafter's dtype, if another one.", rich_help_panel=MODELS),
+]
+Quant = Annotated[
+    Quantization | None,
+    typer.Option(
+        "--quant",
+        envvar="HSD_QUANT",
+        help="Quantize the target's weights; needs `pip install 'hsd-cli[quant]'`.",
+        rich_help_panel=MODELS,
+    ),
+]
+DraftQuant = Annotated[
+    Quantization | None,
+    typer.Option(
+        "--draft-quant",
+        envvar="HSD_DRAFT_QUANT",
+        help="The same for the drafter, which --quant leaves as it is.",
+        rich_help_panel=MODELS,
+    ),
+]
+AttentionOption = Annotated[
+    Attention,
+    typer.Option(
+        "--attention", envvar="HSD_ATTENTION", help="Attention kernel of both models.", rich_help_panel=MODELS
+    ),
 ]
 Pull = Annotated[
     bool, typer.Option("--pull", help="Download models that are missing without asking.", rich_help_panel=MODELS)

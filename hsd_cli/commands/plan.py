@@ -55,6 +55,8 @@ def plan(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")] = "auto",
     dtype: Annotated[options.Dtype, typer.Option(help="Number format of the weights.")] = "auto",
+    quant: Annotated[options.Quantization | None, typer.Option(help="Quantize the target's weights.")] = None,
+    draft_quant: Annotated[options.Quantization | None, typer.Option(help="Quantize the drafter's.")] = None,
     pull: options.Pull = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress on stderr.")] = False,
@@ -116,7 +118,7 @@ def plan(
         for name in names:
             on_step(f"reading {name}")
             try:
-                predicted = plan_pair(facts, read_facts(name), context, device, dtype)
+                predicted = plan_pair(facts, read_facts(name), context, device, dtype, (quant, draft_quant))
                 if measure and not too_large(predicted):
                     acquire(name)
                 plans.append(measurer.measured(predicted) if measure else predicted.recalled())

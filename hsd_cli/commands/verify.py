@@ -54,6 +54,9 @@ def verify(
     dtype: Annotated[options.Dtype, typer.Option(help="Number format of the weights.")] = "auto",
     draft_device: Annotated[str | None, typer.Option(help="The drafter's device, if another one.")] = None,
     draft_dtype: Annotated[options.Dtype | None, typer.Option(help="The drafter's dtype, if another one.")] = None,
+    quant: Annotated[options.Quantization | None, typer.Option(help="Quantize the target's weights.")] = None,
+    draft_quant: Annotated[options.Quantization | None, typer.Option(help="Quantize the drafter's.")] = None,
+    attention: Annotated[options.Attention, typer.Option(help="Attention kernel of both models.")] = "auto",
     pull: options.Pull = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress on stderr.")] = False,
@@ -98,8 +101,8 @@ def verify(
     # Shown on terminals only, and gone afterwards.
     with Console(stderr=True, quiet=quiet).status("loading") as status:
         engine = Engine(
-            load_model(target, device, dtype),
-            load_model(drafter, draft_device or device, draft_dtype or dtype),
+            load_model(target, device, dtype, quant, attention),
+            load_model(drafter, draft_device or device, draft_dtype or dtype, draft_quant, attention),
         )
         remember_role(target, "target")
         remember_role(drafter, "drafter")

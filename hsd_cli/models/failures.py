@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import shlex
 from collections.abc import Callable
 
 from hsd_cli.errors import HsdError
@@ -75,6 +76,8 @@ def _table() -> list[tuple[Kinds, Sentence]]:
             ),
         ),
         (OSError, _full_disk),
+        ((ImportError, ValueError), _missing_library),
+        (RuntimeError, _missing_gpu),
     ]
 
 
@@ -116,6 +119,18 @@ def _full_disk(name: str, error: BaseException) -> str | None:
     if getattr(error, "errno", None) != errno.ENOSPC:
         return None
     return f"the disk is full; delete models with `hsd rm`, then run: hsd pull {name}"
+
+
+def _missing_library(name: str, error: BaseException) -> str | None:
+    """The libraries say what to install, each in its own words."""
+    found = re.search(r"pip install (?:-\S+ )*['\"]?([A-Za-z][\w.-]*(?:\[[\w,]+\])?)", str(error))
+    return found and f"{name!r} needs a library that is not installed; run: pip install {shlex.quote(found[1])}"
+
+
+def _missing_gpu(name: str, error: BaseException) -> str | None:
+    if not re.search("GPU is required|No GPU|requires a GPU", str(error)):
+        return None
+    return f"{name!r} is quantized in a way that needs a GPU, and none was found; choose another version of the model"
 
 
 def _page(name: str) -> str:

@@ -15,12 +15,14 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.pytorch_utils import Conv1D
 
 from hsd_cli.errors import HsdError
 from hsd_cli.models.failures import explain_failure
 from hsd_cli.models.locate import model_source
 from hsd_cli.runtime.cache import RollbackCache, RollbackLayer
 from hsd_cli.runtime.model import context_size_of
+from hsd_cli.runtime.quantization import BYTES_PER_WEIGHT
 
 # What configurations call the experts of a layer, and how many of them read one token.
 ALL_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -33,6 +35,7 @@ class Footprint:
 
     ``read_per_token``: the weights that a forward pass over one token reads. Embeddings are looked up, so they do not
     count, unless the head uses the same matrix; of the experts only those that are chosen count.
+    ``quantizable``: those of them that ``--quant`` makes smaller, the linear maps but for the head.
     ``cache_per_token``: keys and values. ``unknown`` says in words what could not be told.
     """
 
@@ -43,6 +46,14 @@ class Footprint:
     cache_per_token: int
     context_size: int
     unknown: str | None = None
+    quantizable: int = 0
+
+    def weight_bytes(self, numbers: int, dtype: torch.dtype, quantization: str | None) -> float:
+        """What ``numbers`` weights take of which ``quantizable`` are quantized: all of them, or those read."""
+        if quantization is None:
+            return numbers * dtype.itemsize
+        plain = numbers - self.quantizable
+        return plain * dtype.itemsize + self.quantizable * BYTES_PER_WEIGHT[quantization]
 
 
 def read_footprint(name: str) -> Footprint:
@@ -73,6 +84,7 @@ def _count(config: PreTrainedConfig) -> Footprint:
         read_per_token=round(sum(weight.numel() * (share or 1 if expert else 1) for weight, expert in weights)),
         cache_per_token=_numbers(cache),
         context_size=context_size_of(text_config),
+        quantizable=_quantizable(model),
         unknown=_unknown(config, share is None and any(expert for _, expert in weights)),
     )
 
@@ -112,6 +124,15 @@ def _read_weights(model: PreTrainedModel) -> Iterator[tuple[nn.Parameter, bool]]
         if parameter not in looked_up and parameter not in in_head:
             yield parameter, "experts" in name.split(".")
     yield from ((parameter, False) for parameter in in_head)
+
+
+def _quantizable(model: PreTrainedModel) -> int:
+    head = model.get_output_embeddings()
+    return sum(
+        module.weight.numel()
+        for module in model.modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head
+    )
 
 
 def _share_of_experts(config: PreTrainedConfig) -> float | None:

@@ -1,4 +1,4 @@
-"""Keeps what was measured of a pair for later runs: tied to the hashes of both models, devices, dtypes and machine."""
+"""Keeps what was measured of a pair for later runs: tied to both models' files, to how they compute, and where."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Placement:
     name: str
     device: torch.device
     dtype: torch.dtype
+    quantization: str | None = None
 
 
 def remember(target: Placement, drafter: Placement, record: PairRecord) -> None:
@@ -51,7 +52,7 @@ def _key(target: Placement, drafter: Placement, read: bool) -> str | None:
         content = content_hash(side.name, read)
         if content is None:
             return None
-        parts.append(f"{content} {_device_kind(side.device)} {side.dtype}")
+        parts.append(f"{content} {_device_kind(side.device)} {side.dtype} {side.quantization or 'plain'}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

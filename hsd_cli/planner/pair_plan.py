@@ -145,10 +145,21 @@ def read_facts(name: str) -> ModelFacts:
     return ModelFacts(name, read_footprint(name), read_vocabulary(name))
 
 
-def plan_pair(target: ModelFacts, drafter: ModelFacts, context: int | None, device: str, dtype: str) -> PairPlan:
+def plan_pair(
+    target: ModelFacts,
+    drafter: ModelFacts,
+    context: int | None,
+    device: str,
+    dtype: str,
+    quantizations: tuple[str | None, str | None] = (None, None),
+) -> PairPlan:
     """``context`` in target tokens; ``None`` is the usual one, or the target's if that is shorter."""
     where = resolve_device(device)
     number = resolve_dtype(dtype, where)
+    placements = (
+        Placement(target.name, where, number, quantizations[0]),
+        Placement(drafter.name, where, number, quantizations[1]),
+    )
     report = compare(target.vocabulary, drafter.vocabulary, sample_text())
     steps = 1.0 if report.same else report.a.bytes_per_token / report.b.bytes_per_token
     length = _context(target, context)
@@ -156,23 +167,33 @@ def plan_pair(target: ModelFacts, drafter: ModelFacts, context: int | None, devi
     return PairPlan(
         target=target,
         drafter=drafter,
-        placements=(Placement(target.name, where, number), Placement(drafter.name, where, number)),
+        placements=placements,
         vocabularies=report,
         context=length,
         demands=tuple(
-            _demand(name, memory, resolve_dtype(dtype, torch.device(name)), (target, length), (drafter, drafter_length))
+            _demand(
+                name,
+                memory,
+                resolve_dtype(dtype, torch.device(name)),
+                (target, length, quantizations[0]),
+                (drafter, drafter_length, quantizations[1]),
+            )
             for name, memory in memory_by_device().items()
         ),
-        step_ratios=_step_ratios(target.footprint, drafter.footprint, where),
+        step_ratios=_step_ratios(target.footprint, drafter.footprint, placements),
         steps_per_token=steps,
         slowest_pass=CPU_PASS if where.type == "cpu" else 1.0,
     )
 
 
-def _step_ratios(target: Footprint, drafter: Footprint, where: torch.device) -> tuple[float, float]:
+def _step_ratios(target: Footprint, drafter: Footprint, placements: tuple[Placement, Placement]) -> tuple[float, float]:
     """By the bytes read; on an accelerator up to what launching kernels takes small models: that goes by the layers."""
-    by_bytes = drafter.read_per_token / target.read_per_token
-    return by_bytes, by_bytes if where.type == "cpu" else max(by_bytes, drafter.layers / target.layers)
+    of_target, of_drafter = (
+        footprint.weight_bytes(footprint.read_per_token, placement.dtype, placement.quantization)
+        for footprint, placement in zip((target, drafter), placements, strict=True)
+    )
+    by_bytes = of_drafter / of_target
+    return by_bytes, by_bytes if placements[0].device.type == "cpu" else max(by_bytes, drafter.layers / target.layers)
 
 
 def _context(target: ModelFacts, wanted: int | None) -> int:
@@ -182,13 +203,17 @@ def _context(target: ModelFacts, wanted: int | None) -> int:
     return wanted or min(USUAL_CONTEXT, longest)
 
 
-def _demand(
-    device: str, memory: int, dtype: torch.dtype, target: tuple[ModelFacts, int], drafter: tuple[ModelFacts, int]
-) -> Demand:
+Load = tuple[ModelFacts, int, str | None]  # a model, the tokens in its cache, and how it is quantized
+
+
+def _demand(device: str, memory: int, dtype: torch.dtype, target: Load, drafter: Load) -> Demand:
     sizes = (
-        number * dtype.itemsize
-        for facts, length in (target, drafter)
-        for number in (facts.footprint.parameters, facts.footprint.cache_per_token * length)
+        round(size)
+        for facts, length, quantization in (target, drafter)
+        for size in (
+            facts.footprint.weight_bytes(facts.footprint.parameters, dtype, quantization),
+            facts.footprint.cache_per_token * length * dtype.itemsize,
+        )
     )
     return Demand(device, memory, dtype, *sizes)
 
