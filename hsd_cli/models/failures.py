@@ -123,6 +123,8 @@ def _full_disk(name: str, error: BaseException) -> str | None:
 
 def _missing_library(name: str, error: BaseException) -> str | None:
     """The libraries say what to install, each in its own words."""
+    if isinstance(error, ValueError) and "requires `accelerate`" not in str(error):
+        return None
     found = re.search(r"pip install (?:-\S+ )*['\"]?([A-Za-z][\w.-]*(?:\[[\w,]+\])?)", str(error))
     return found and f"{name!r} needs a library that is not installed; run: pip install {shlex.quote(found[1])}"
 
