@@ -305,20 +305,46 @@ def draft_length(pace: Pace, confidence: float, longest: int = 16) -> int:
     return longest
 
 
-def test_a_draft_goes_on_while_one_more_token_is_worth_its_step_and_its_check() -> None:
-    def longest(step: float) -> int:
-        costs = Costs(step)
-        costs.observe_pass(1, 1.0)
-        pace = Pace(costs)
-        for _ in range(40):  # four of five tokens are accepted
-            pace.begin("tli", 1.0)
-            for _ in range(5):
-                pace.go_on(torch.tensor(0.5))
-            pace.begin("tli", 1.0)
-            pace.learn(4)
-        return draft_length(pace, 0.5)
+def pace_with(step: float) -> Pace:
+    """Four of five tokens were accepted, so far."""
+    costs = Costs(step)
+    costs.observe_pass(1, 1.0)
+    pace = Pace(costs)
+    for _ in range(40):
+        pace.begin("tli", 1.0)
+        for _ in range(5):
+            pace.go_on(torch.tensor(0.5))
+        pace.begin("tli", 1.0)
+        pace.learn(4)
+    return pace
 
-    assert longest(0.05) > longest(0.2) > longest(0.4) > longest(0.8) == 1
+
+def test_a_draft_goes_on_while_one_more_token_is_worth_its_step_and_its_check() -> None:
+    lengths = [draft_length(pace_with(step), 0.5) for step in (0.05, 0.2, 0.4, 0.8)]
+    assert lengths == sorted(set(lengths), reverse=True)
+    assert lengths[-1] == 1
+
+
+def test_a_draft_that_is_planned_beforehand_is_as_long() -> None:
+    for step in (0.05, 0.2, 0.4, 0.8):
+        pace = pace_with(step)
+        pace.begin("tli", 1.0)
+        assert pace.plan(16) == draft_length(pace_with(step), 0.5)
+
+
+def test_a_planned_draft_does_not_wait_for_its_probabilities_but_learns_from_them() -> None:
+    pace = pace_with(0.2)
+    pace.begin("tli", 1.0)
+    planned = pace.plan(16)
+    assert all(pace.go_on(torch.empty((), device="meta")) for _ in range(planned))  # there is no value to wait for
+    for _ in range(40):  # from now on nothing is confirmed, and the last probability is not even a number
+        pace.begin("tli", 1.0)
+        pace.plan(16)
+        for sure in (0.5, float("nan")):
+            pace.go_on(torch.tensor(sure))
+        pace.begin("tli", 1.0)
+        pace.learn(0)
+    assert pace.plan(16) < planned
 
 
 def test_confidence_counts_as_far_as_the_text_confirmed_it() -> None:
@@ -335,6 +361,7 @@ def test_a_fixed_length_is_kept_whatever_it_costs() -> None:
     costs = Costs(5.0)
     costs.observe_pass(1, 1.0)
     assert draft_length(Pace(costs, fixed_length=True), 0.01) == 16
+    assert Pace(costs, fixed_length=True).plan(9) == 9
 
 
 # --- the arms ---

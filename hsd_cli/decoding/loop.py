@@ -87,7 +87,7 @@ def decode(
     target.begin(ids)
     statistics.cached_prompt_tokens = target.length
     if unread := ids[target.length : -1]:
-        with clock.phase("prefill"):
+        with clock.waited_for("prefill", target.device, after="prefill"):
             target.prefill(unread)
     while True:
         position = len(ids) - len(prompt)

@@ -136,7 +136,7 @@ class DraftModel:
         if self.model.length == len(ids):
             self.model.rollback(len(ids) - 1)
         if self.model.length < self._own_start:
-            with self.clock.phase("prefill"):
+            with self.clock.waited_for("prefill", self.model.device, after="prefill"):
                 return self.model.prefill(ids[self.model.length :])
         return self.model.prefill(ids[self.model.length :])
 

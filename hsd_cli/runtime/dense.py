@@ -189,7 +189,9 @@ def _joined(module: nn.Module, names: Sequence[str]) -> Map:
     if len(maps) == 1:
         return maps[0].forward if packed else partial(F.linear, weight=maps[0].weight, bias=maps[0].bias)
     sizes = [each.out_features for each in maps]
-    weight = in_columns(torch.cat([each.weight.detach().to_dense() for each in maps]))
+    weight = torch.cat([each.weight.detach().to_dense() for each in maps])
+    if weight.device.type == "cpu":
+        weight = in_columns(weight)
     bias = None if maps[0].bias is None else torch.cat([each.bias.detach() for each in maps])
     if packed:
         whole, first = PackedLinear(weight, bias), 0

@@ -63,6 +63,8 @@ class Graphs:
 
     def forget(self) -> None:
         """Drops all recordings: what they were made with is not in use any more."""
+        if self._recordings and torch.cuda.is_available():
+            torch.cuda.synchronize()  # one may still be at work
         self._recordings.clear()
 
 
