@@ -21,10 +21,11 @@ from hsd_cli.vocab.overlap import overlap
 from hsd_cli.vocab.segmentation import segment
 from hsd_cli.vocab.vocabulary import Vocabulary
 from tests.tokenizer_families import EVERY_FAMILY, LETTERS, SPACE_MARK, describe, vocabulary, vocabulary_of
-from tests.tokenizer_pairs import write
+from tests.tokenizer_pairs import PAGE, SHOWN, row, write
 
 PAIRS = [(target, drafter) for target in EVERY_FAMILY for drafter in EVERY_FAMILY]
 MARK = SPACE_MARK.encode()
+REMEDY = "run python -m tests.tokenizer_pairs"
 EXAMPLES = 2  # of texts for each of the many pairs
 SCRIPT = 12  # tokens of the target's
 SETTINGS = {"greedy": SamplingSettings(), "sampled": SamplingSettings(temperature=1.0)}
@@ -97,6 +98,15 @@ def test_every_algorithm_writes_what_plain_decoding_writes(target: str, drafter:
         else:
             written, _ = write((target, drafter), algorithm, script, rule, SETTINGS[name], lookahead=lookahead)
             assert written == plain[name], algorithm
+
+
+@pytest.mark.parametrize("algorithm", SHOWN)
+def test_the_table_of_pairs_is_up_to_date(algorithm: str) -> None:
+    table = PAGE.read_text().partition(f"## {algorithm}\n")[2].partition("##")[0].splitlines()[3:]
+    names = [line.split(" | ")[0].split(" ", 2)[2] for line in table if line]
+    assert names == list(EVERY_FAMILY), REMEDY
+    for target in list(EVERY_FAMILY)[::9]:  # all of them would take a minute
+        assert row(algorithm, target) in table, REMEDY
 
 
 @contextmanager

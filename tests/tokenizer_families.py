@@ -23,6 +23,7 @@ CORPUS = [
 ]
 WORDS = ["the cat sat on the mat and the dog ran after the cat", " ".join(LETTERS), LETTERS]
 SPACE_MARK = "▁"
+PIECES = ["an", "at", "er", "he", "ing", "th"]
 
 
 def byte_level_bpe(
@@ -175,19 +176,22 @@ def metaspace_bpe() -> Tokenizer:
     return tokenizer
 
 
-def _trained_unigram(corpus: list[str], size: int) -> Tokenizer:
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.train_from_iterator(
-        corpus,
-        trainers.UnigramTrainer(vocab_size=size, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False),
-    )
-    return tokenizer
+def _unigram_scores(texts: list[str], letters: str) -> list[tuple[str, float]]:
+    """Words with a space before them, pieces of words, characters.
+
+    Not trained: of the library's trainers only BPE's, and that without a suffix, repeats itself in another process.
+    """
+    words = sorted({f"{SPACE_MARK}{word}" for text in texts for word in text.split() if len(word) < 8})
+    return [
+        *((word, -4.0) for word in words),
+        *((piece, -3.0) for piece in PIECES),
+        *((each, -8.0) for each in letters),
+    ]
 
 
 def unigram(dummy_prefix: bool = True, normalizer: normalizers.Normalizer | None = None) -> Tokenizer:
-    """T5's and Gemma's relatives; trained, then given byte tokens."""
-    scores = dict(json.loads(_trained_unigram(CORPUS, 120).to_str())["model"]["vocab"])
+    """T5's and Gemma's relatives."""
+    scores = dict(_unigram_scores(CORPUS, "".join(sorted({*SPACE_MARK, *"".join(CORPUS)} - {" "}))))
     pieces = [(piece, scores.get(piece, 0.0)) for piece in _with_fallback(list(scores))]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always" if dummy_prefix else "never")
@@ -200,33 +204,45 @@ def unigram(dummy_prefix: bool = True, normalizer: normalizers.Normalizer | None
 
 def metaspace_unigram() -> Tokenizer:
     """Without byte tokens, and with the Metaspace decoder: only letters and spaces can be spelled."""
-    tokenizer = _trained_unigram(WORDS, 60)
+    scores = [("<unk>", 0.0), *_unigram_scores(WORDS[:1], SPACE_MARK + LETTERS)]
+    tokenizer = Tokenizer(models.Unigram(scores, unk_id=0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     return tokenizer
 
 
 def word_piece(normalizer: normalizers.Normalizer | None = None) -> Tokenizer:
     """BERT's kind."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    inner = [f"##{piece}" for piece in [*LETTERS, *PIECES]]
+    tokens = ["[UNK]", "[SEP]", *LETTERS, *inner, *PIECES, *sorted(set(WORDS[0].split()))]
+    ids = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
     if normalizer is not None:
         tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
-    tokenizer.train_from_iterator(
-        WORDS, trainers.WordPieceTrainer(vocab_size=120, special_tokens=["[UNK]", "[SEP]"], show_progress=False)
-    )
+    tokenizer.add_special_tokens(["[UNK]", "[SEP]"])
     return tokenizer
 
 
 def suffix_bpe() -> Tokenizer:
     """The first GPT's kind: the end of a word is marked, not its beginning."""
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
+    ends = [f"{letter}</w>" for letter in LETTERS]
+    merges = [
+        ("t", "h"),
+        ("th", "e</w>"),
+        ("a", "t</w>"),
+        ("c", "at</w>"),
+        ("m", "at</w>"),
+        ("s", "at</w>"),
+        ("o", "n</w>"),
+    ]
+    tokens = ["<unk>", *LETTERS, *ends, *(left + right for left, right in merges)]
+    ids = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", end_of_word_suffix="</w>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
-    tokenizer.train_from_iterator(
-        WORDS,
-        trainers.BpeTrainer(vocab_size=150, special_tokens=["<unk>"], end_of_word_suffix="</w>", show_progress=False),
-    )
+    tokenizer.add_special_tokens(["<unk>"])
     return tokenizer
 
 

@@ -1,9 +1,13 @@
-"""Two families at work together: models that know the text, so that drafts are accepted, and one real decoding."""
+"""Two families at work together: models that know the text, so that drafts are accepted, and one real decoding.
+
+``python -m tests.tokenizer_pairs`` writes docs/tokenizers.md, the table of all pairs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
@@ -12,13 +16,18 @@ from hsd_cli.decoding.sampling import Warper
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.decoding.statistics import Statistics
 from hsd_cli.decoding.text import TextStream
-from hsd_cli.decoding.verification import VerificationRule
+from hsd_cli.decoding.verification import Coupled, VerificationRule
 from hsd_cli.drafting.ar import NoDrafter
 from hsd_cli.drafting.registry import ALGORITHMS, Pair, Side
+from hsd_cli.errors import UsageError
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.vocab.vocabulary import Vocabulary
 from tests.tiny import TableModel
-from tests.tokenizer_families import vocabulary_of
+from tests.tokenizer_families import EVERY_FAMILY, vocabulary_of
+
+PAGE = Path(__file__).parents[1] / "docs" / "tokenizers.md"
+SAMPLE = b"the cat sat on the mat and the dog ran"
+SHOWN = ("slem", "slrs", "tli")
 
 CERTAIN = 9.0  # logit of what is known, among random ones
 LONGEST_CUE = 16
@@ -113,3 +122,54 @@ def write(
         statistics=statistics,
     )
     return [piece.token for commit in commits for piece in commit.pieces], statistics
+
+
+def acceptance(target: str, drafter: str, algorithm: str) -> str:
+    """Percent of the drafted target tokens that are accepted where both models would write the sample.
+
+    A dash where there is nothing to draft. Raises ``AssertionError`` if the text is not plain decoding's.
+    """
+    script = vocabulary_of(target).encode(SAMPLE)
+    rule, greedy = Coupled(None), SamplingSettings()
+    plain, _ = write((target, drafter), "ar", script, rule, greedy, certainty=30, more=0)
+    try:
+        written, counted = write((target, drafter), algorithm, script, rule, greedy, certainty=30, more=0)
+    except UsageError:
+        return "–"
+    assert written == plain, (target, drafter, algorithm)
+    return f"{100 * counted.accepted // counted.drafted}" if counted.drafted else "–"
+
+
+def row(algorithm: str, target: str) -> str:
+    """A target's line in the table of an algorithm."""
+    number = 1 + list(EVERY_FAMILY).index(target)
+    return (
+        " | ".join([f"| {number} {target}", *(acceptance(target, drafter, algorithm) for drafter in EVERY_FAMILY)])
+        + " |"
+    )
+
+
+def page() -> str:
+    """docs/tokenizers.md."""
+    count = len(EVERY_FAMILY)
+    head = "| target | " + " | ".join(map(str, range(1, 1 + count))) + " |\n|---" + "|--:" * count + "|"
+    tables = ["\n".join([f"## {name}", "", head, *(row(name, target) for target in EVERY_FAMILY)]) for name in SHOWN]
+    return INTRODUCTION.format(count=count, pairs=count**2) + "\n\n".join(tables) + "\n"
+
+
+INTRODUCTION = """\
+# Any tokenizer with any other
+
+This page is written by `python -m tests.tokenizer_pairs`, from small tokenizers of {count} families: {pairs} pairs of a
+target (rows) and a drafter (columns, by the rows' numbers). **The text is plain decoding's in every one of them**: this
+is tested with `slem`, `slrs`, `tli`, `union` and `lookup`, greedy and sampled, and with `sd` where the vocabularies are
+the same.
+
+The numbers are the percentage of drafted tokens that were accepted, greedily, where *both models would write the same
+text* (a line of plain English), so that what is lost is lost between the tokenizers. A dash: nothing could be drafted.
+Real models agree less often than these; `hsd vocab-diff` tells what two real tokenizers have in common.
+
+"""
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
