@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from hsd_cli.commands.models import ModelOptions
 from hsd_cli.engine import Engine, Generation, Request
 from hsd_cli.errors import HsdError
 from hsd_cli.models.failures import explain_failure
@@ -95,12 +96,22 @@ def test_memory_is_counted_as_it_is_quantized(quantization: str, bits: float) ->
 
 
 @needs_library
-def test_the_drafter_is_quantized_only_if_asked(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("quant", "draft_quant"), [("int8", None), (None, "int8")])
+def test_each_model_is_quantized_only_if_asked(quant: str | None, draft_quant: str | None, tmp_path: Path) -> None:
     name = checkpoint(tmp_path)
-    plain = ["generate", "-t", name, "-d", name, "-a", "sd", "-n", 3, "--json", "abc"]
-    result = hsd(*plain, "--quant", "int8")
+    options = ModelOptions(name, name, "cpu", "float32", None, None, quant, draft_quant, "eager", False, "sd")
+    engine = options.load(quiet=True)
+    assert engine.drafter is not None
+    classes = [type(side.model.model.layers[0].mlp.up_proj).__name__ for side in (engine.target, engine.drafter)]
+    assert classes == ["Linear8bitLt" if each else "Linear" for each in (quant, draft_quant)]
+    assert [side.model.config._attn_implementation for side in (engine.target, engine.drafter)] == ["eager"] * 2
+
+
+@needs_library
+def test_the_command_quantizes(tmp_path: Path) -> None:
+    name = checkpoint(tmp_path)
+    result = hsd("generate", "-t", name, "-d", name, "-a", "sd", "-n", 3, "--quant", "int8", "--json", "abc")
     assert (result.code, json.loads(result.out)["text"]) == (0, "def")
-    assert hsd(*plain, "--draft-quant", "int8").code == 0
 
 
 def test_plan_takes_quantized_weights_into_account() -> None:
@@ -173,7 +184,7 @@ def test_the_librarys_reasons_become_the_next_thing_to_do(error: Exception, sent
 @needs_library
 @pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")  # in the library's way to save
 @pytest.mark.parametrize("kind", ["load_in_8bit", "load_in_4bit"])
-def test_a_checkpoint_of_bitsandbytes_is_loaded_as_it_is(kind: str, tmp_path: Path) -> None:
+def test_a_checkpoint_of_bitsandbytes_treats_every_token_alike(kind: str, tmp_path: Path) -> None:
     quantization = {"load_in_8bit": "int8", "load_in_4bit": "int4"}[kind]
     shutil.copytree(EMBEDDED_FOLDER / "target", tmp_path / "saved")
     os.remove(tmp_path / "saved" / "model.safetensors")
@@ -183,6 +194,10 @@ def test_a_checkpoint_of_bitsandbytes_is_loaded_as_it_is(kind: str, tmp_path: Pa
         dtype=torch.float32,
         device_map={"": "cpu"},
     ).save_pretrained(tmp_path / "saved")
+    file = tmp_path / "saved" / "config.json"
+    config = json.loads(file.read_text())
+    config["quantization_config"]["llm_int8_threshold"] = 6.0  # the library's default: columns chosen by all tokens
+    file.write_text(json.dumps(config))
     again = replace(load_model(str(tmp_path / "saved"), "cpu", "float32"), eos_ids=())
     assert written(again, loaded("embedded:drafter", None), "slem") == written(loaded(TARGET, quantization), None, "ar")
 

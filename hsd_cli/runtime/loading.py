@@ -27,6 +27,7 @@ from hsd_cli.runtime.quantization import (
     quantization_method,
     silence_bitsandbytes,
     stored_bytes,
+    without_outlier_columns,
 )
 
 
@@ -113,6 +114,8 @@ def _quantized(
     """What the library is told about a model that is quantized, or is to be."""
     method = quantization_method(config)
     if quantization is None:
+        if method == "bitsandbytes":
+            without_outlier_columns(config)
         return {} if method is None else {"device_map": {"": where}}
     if method is not None:
         raise UsageError(f"{name!r} is quantized already, by {method}; leave --quant {quantization} out")

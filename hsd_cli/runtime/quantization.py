@@ -44,6 +44,11 @@ def quantization_method(config: PreTrainedConfig) -> str | None:
     return str(getattr(method, "value", method))
 
 
+def without_outlier_columns(config: PreTrainedConfig) -> None:
+    """Changes how a checkpoint of bitsandbytes computes, not its weights: see above."""
+    config.quantization_config["llm_int8_threshold"] = 0.0
+
+
 def silence_bitsandbytes() -> None:
     """It tells of kernels that are not installed, and of every conversion."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
