@@ -6,7 +6,7 @@ import pytest
 
 from hsd_cli.bench.report import by_repeat, efficiency, figures, places, results, speed, spread
 from hsd_cli.bench.runner import rotated
-from hsd_cli.ui.bench_report import PARTS, Costs, Place, Sample, Spread
+from hsd_cli.ui.bench_report import Costs, Place, Sample, Spread
 
 COSTS = Costs(target_passes=(1.0, 1.25, 1.5), drafter_step=0.125)
 
