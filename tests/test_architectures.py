@@ -86,6 +86,18 @@ def test_text_ends_at_the_last_position_and_drafts_before_it(architecture: str, 
         assert not drafts[-1]
 
 
+@pytest.mark.parametrize("architecture", RECURRENT)
+def test_what_lies_before_every_snapshot_is_read_again(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hsd_cli.runtime.recurrent.CHUNK", 16)
+    text = [*PROMPT, *reference(architecture)]
+    used, fresh = (CachedModel(target_model(architecture), capacity=8) for _ in range(2))
+    used.prefill(text)
+    used.rollback(40)
+    fresh.prefill(text[:40])
+    following = torch.tensor([1, 2, 3])
+    torch.testing.assert_close(used.run(following), fresh.run(following), rtol=1e-4, atol=1e-4)
+
+
 def test_rolling_back_copies_nothing() -> None:
     model = CachedModel(target_model("llama"), capacity=64)
     model.prefill(PROMPT)

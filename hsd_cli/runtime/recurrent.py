@@ -16,6 +16,7 @@ from hsd_cli.runtime.cache import RollbackCache
 
 STRIDE = 8  # tokens between snapshots, at least
 SNAPSHOTS = 4  # each as large as the state
+CHUNK = 2048  # tokens that are read again at a time
 AT_ONCE = 16  # tokens: more than that are read again in a pass of their own, so that a snapshot can follow
 
 
@@ -44,14 +45,13 @@ class Replay:
         """What has to be read, pass by pass, for the cache to hold ``ids`` too; the last one ends with them."""
         due = self._text[self.position :]
         self._text = torch.cat([self._text, ids])
-        parts: tuple[torch.Tensor, ...] = (torch.cat([due, ids]),) if len(due) <= AT_ONCE else (due, ids)
-        if self.one_by_one and self.position:
-            parts = torch.cat(parts).split(1)
+        parts = [torch.cat([due, ids])] if len(due) <= AT_ONCE else [*due.split(CHUNK), ids]
         for part in parts:
-            if self.position - (self._snapshots[-1].position if self._snapshots else 0) >= STRIDE:
-                self._snapshots.append(Snapshot(self.position, [state.clone() for state in self._states()]))
-            yield part
-            self.position += len(part)
+            for piece in part.split(1) if self.one_by_one and self.position else [part]:
+                if self.position - (self._snapshots[-1].position if self._snapshots else 0) >= STRIDE:
+                    self._snapshots.append(Snapshot(self.position, [state.clone() for state in self._states()]))
+                yield piece
+                self.position += len(piece)
 
     @torch.inference_mode()
     def rollback(self, length: int) -> None:
