@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPT2Config, LlamaConfig, MambaConfig, MixtralConfig, PreTrainedConfig, T5Config
+from transformers import GPT2Config, LlamaConfig, MixtralConfig, PreTrainedConfig, RwkvConfig, T5Config
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from hsd_cli.errors import HsdError
 from hsd_cli.planner.footprint import Footprint, read_footprint
 from hsd_cli.runtime.cache import RollbackCache, RollbackLayer
+from hsd_cli.runtime.model import cache_argument
+from tests.architectures import RECURRENT
 
 LLAMA = {
     "vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -46,6 +48,19 @@ def test_parameters_and_cache_are_those_of_the_model(name: str, tmp_path: Path) 
     assert counted.unknown is None
 
 
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_states_and_their_snapshots_do_not_grow_with_the_text(name: str, tmp_path: Path) -> None:
+    counted = footprint(RECURRENT[name], tmp_path)
+    model = AutoModelForCausalLM.from_config(RECURRENT[name], dtype=torch.float32)
+    cache = RollbackCache(model.config, capacity=10)
+    with torch.inference_mode():
+        model(input_ids=torch.ones(1, 10, dtype=torch.int64), use_cache=True, **{cache_argument(model): cache})
+    state = sum(state.numel() for state in cache.recurrent_states)
+    assert counted.state == 5 * state > 0  # four snapshots
+    assert counted.cache(1000) - counted.cache(0) == 1000 * counted.cache_per_token
+    assert counted.cache(0) == counted.state
+
+
 def test_embeddings_are_read_only_where_the_head_is_the_same_matrix(tmp_path: Path) -> None:
     tied, untied = (footprint(CONFIGS[name], tmp_path / name) for name in ("tied", "untied"))
     assert tied.read_per_token == tied.parameters
@@ -73,7 +88,7 @@ def test_what_cannot_be_told_is_said(tmp_path: Path) -> None:
     ("config", "says"),
     [
         (T5Config(), "encoder-decoder"),
-        (MambaConfig(num_hidden_layers=2), "cannot be rolled back"),
+        (RwkvConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2), "does not use the cache"),
         (LlamaConfig(**LLAMA, hidden_act="nonsense"), "describes no model that can run"),
     ],
 )

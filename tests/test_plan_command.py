@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import MambaConfig
 
 from hsd_cli.bench.prompts import read_prompts
 from hsd_cli.errors import UsageError
@@ -55,6 +56,15 @@ def test_tokenizers_and_configurations_are_enough(pair: tuple[str, str]) -> None
     assert memory["device"] == "cpu"
     assert memory["target_weights"] == 4 * found["target"]["parameters"]
     assert memory["target_cache"] == 4 * 100 * found["target"]["cache_per_token"]
+
+
+@pytest.mark.parametrize("role", ["target", "drafter"])
+def test_a_recurrent_model_takes_the_same_memory_for_every_text(tmp_path: Path, role: str) -> None:
+    folder = checkpoint(tmp_path)
+    MambaConfig(vocab_size=50, hidden_size=16, state_size=4, num_hidden_layers=2).save_pretrained(folder)
+    names = [folder, "embedded:drafter"] if role == "target" else ["embedded:target", folder]
+    short, long = (answer(*names, "--context", length)["drafters"][0]["memory"][-1] for length in (100, 1000))
+    assert short[f"{role}_cache"] == long[f"{role}_cache"] > 0
 
 
 def test_the_prediction_follows_from_the_sizes() -> None:
@@ -269,7 +279,7 @@ def test_impossible_requests_are_one_line_and_exit_code_2(arguments: list[str], 
         ('{"model_type": "llama", "hidden_act": "\\u001b[31m"}', "describes no model that can run"),
         ('{"model_type": "t5"}', "is an encoder-decoder"),
         ('{"model_type": "clip"}', "needs a causal language model"),
-        ('{"model_type": "mamba"}', "cannot be rolled back"),
+        ('{"model_type": "rwkv", "hidden_size": 8, "num_hidden_layers": 1}', "does not use the cache"),
     ],
 )
 @pytest.mark.parametrize("role", ["target", "drafter"])

@@ -21,8 +21,9 @@ from hsd_cli.errors import HsdError
 from hsd_cli.models.failures import explain_failure
 from hsd_cli.models.locate import model_source
 from hsd_cli.runtime.cache import RollbackCache, RollbackLayer
-from hsd_cli.runtime.model import context_size_of
+from hsd_cli.runtime.model import cache_argument, context_size_of
 from hsd_cli.runtime.quantization import BYTES_PER_WEIGHT
+from hsd_cli.runtime.recurrent import SNAPSHOTS
 
 # What configurations call the experts of a layer, and how many of them read one token.
 ALL_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -36,7 +37,8 @@ class Footprint:
     ``read_per_token``: the weights that a forward pass over one token reads. Embeddings are looked up, so they do not
     count, unless the head uses the same matrix; of the experts only those that are chosen count.
     ``quantizable``: those of them that ``--quant`` makes smaller, the linear maps but for the head.
-    ``cache_per_token``: keys and values. ``unknown`` says in words what could not be told.
+    ``cache_per_token``: keys and values. ``state``: what recurrent layers hold, however long the text, and the
+    snapshots that rolling back needs. ``unknown`` says in words what could not be told.
     """
 
     architecture: str
@@ -47,6 +49,11 @@ class Footprint:
     context_size: int
     unknown: str | None = None
     quantizable: int = 0
+    state: int = 0
+
+    def cache(self, length: int) -> int:
+        """What reading ``length`` tokens leaves in memory."""
+        return self.cache_per_token * length + self.state
 
     def weight_bytes(self, numbers: int, dtype: torch.dtype, quantization: str | None) -> float:
         """What ``numbers`` weights take of which ``quantizable`` are quantized: all of them, or those read."""
@@ -74,7 +81,10 @@ def _count(config: PreTrainedConfig) -> Footprint:
         # The experts' other implementations depend on the data or on the dtype.
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, experts_implementation="batched_mm")
     with torch.inference_mode():
-        model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device="meta"), past_key_values=cache, use_cache=True)
+        ids = torch.zeros(1, 1, dtype=torch.int64, device="meta")
+        model(input_ids=ids, use_cache=True, **{cache_argument(model): cache})
+    if not cache.holds(1):
+        raise HsdError(f"{config.model_type} does not use the cache it is given; it is not supported")
     share = _share_of_experts(text_config)
     weights = list(_read_weights(model))
     return Footprint(
@@ -83,6 +93,7 @@ def _count(config: PreTrainedConfig) -> Footprint:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         read_per_token=round(sum(weight.numel() * (share or 1 if expert else 1) for weight, expert in weights)),
         cache_per_token=_numbers(cache),
+        state=(1 + SNAPSHOTS) * sum(state.numel() for state in cache.recurrent_states),
         context_size=context_size_of(text_config),
         quantizable=_quantizable(model),
         unknown=_unknown(config, share is None and any(expert for _, expert in weights)),

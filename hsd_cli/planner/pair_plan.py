@@ -212,7 +212,7 @@ def _demand(device: str, memory: int, dtype: torch.dtype, target: Load, drafter:
         for facts, length, quantization in (target, drafter)
         for size in (
             facts.footprint.weight_bytes(facts.footprint.parameters, dtype, quantization),
-            facts.footprint.cache_per_token * length * dtype.itemsize,
+            facts.footprint.cache(length) * dtype.itemsize,
         )
     )
     return Demand(device, memory, dtype, *sizes)

@@ -118,6 +118,17 @@ class RollbackCache(Cache):
     def recurrent_layers(self) -> list[LinearAttentionCacheLayerMixin]:
         return [layer for layer in self.layers if isinstance(layer, LinearAttentionCacheLayerMixin)]
 
+    @property
+    def recurrent_states(self) -> list[torch.Tensor]:
+        """All of them; none before the first token is read."""
+        return [
+            state
+            for layer in self.recurrent_layers
+            for states in (layer.conv_states, layer.recurrent_states)
+            for state in states.values()
+            if state is not None
+        ]
+
     def holds(self, length: int) -> bool:
         """Whether the model has read ``length`` tokens into it. A recurrent layer can only tell that it was used."""
         attentive = any(isinstance(layer, RollbackLayer) for layer in self.layers)

@@ -60,6 +60,11 @@ def context_size_of(config: PreTrainedConfig) -> int:
     return size
 
 
+def cache_argument(model: PreTrainedModel) -> str:
+    """The name by which ``forward`` takes the cache."""
+    return "cache_params" if "cache_params" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     """The number of ids with which both begin."""
     for index, (a, b) in enumerate(zip(first, second, strict=False)):
@@ -91,7 +96,7 @@ class CachedModel:
         self._text: list[int] = []
         parameters = inspect.signature(model.forward).parameters
         self._keeps_few_logits = "logits_to_keep" in parameters
-        self._cache_name = "cache_params" if "cache_params" in parameters else "past_key_values"
+        self._cache_name = cache_argument(model)
         self._takes_positions = "position_ids" in parameters
         text_config = model.config.get_text_config(decoder=True)
         if model.config.is_encoder_decoder:

@@ -22,7 +22,7 @@ AT_ONCE = 16  # tokens: more than that are read again in a pass of their own, so
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All recurrent states after ``position`` tokens, in the order of ``_states``."""
+    """All recurrent states after ``position`` tokens, in the cache's order."""
 
     position: int
     states: list[torch.Tensor]
@@ -49,7 +49,9 @@ class Replay:
         for part in parts:
             for piece in part.split(1) if self.one_by_one and self.position else [part]:
                 if self.position - (self._snapshots[-1].position if self._snapshots else 0) >= STRIDE:
-                    self._snapshots.append(Snapshot(self.position, [state.clone() for state in self._states()]))
+                    self._snapshots.append(
+                        Snapshot(self.position, [state.clone() for state in self._cache.recurrent_states])
+                    )
                 yield piece
                 self.position += len(piece)
 
@@ -64,17 +66,8 @@ class Replay:
         self.position = self._snapshots[-1].position if self._snapshots else 0
         self._cache.rollback(self.position)
         if self._snapshots:
-            for state, copy in zip(self._states(), self._snapshots[-1].states, strict=True):
+            for state, copy in zip(self._cache.recurrent_states, self._snapshots[-1].states, strict=True):
                 state.copy_(copy)
         else:
             for layer in self._cache.recurrent_layers:
                 layer.has_previous_state = dict.fromkeys(layer.has_previous_state, False)
-
-    def _states(self) -> list[torch.Tensor]:
-        return [
-            state
-            for layer in self._cache.recurrent_layers
-            for states in (layer.conv_states, layer.recurrent_states)
-            for state in states.values()
-            if state is not None
-        ]
