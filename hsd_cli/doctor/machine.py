@@ -31,6 +31,7 @@ def _device(name: str) -> Finding:
 
     from hsd_cli.planner.machine import memory_by_device
     from hsd_cli.runtime.device import DTYPES, resolve_dtype
+    from hsd_cli.runtime.packing import has_order
 
     device = torch.device(name)
     works = [dtype for dtype in DTYPES if _multiplies(device, DTYPES[dtype])]
@@ -40,7 +41,10 @@ def _device(name: str) -> Finding:
     if "float32" not in works:
         return Finding("broken", f"{model}{room}; it cannot multiply", "reinstall PyTorch: see pytorch.org/get-started")
     auto = str(resolve_dtype("auto", device)).removeprefix("torch.")
-    return Finding("ok", f"{model}{room}; computes in {', '.join(works)} (auto is {auto})")
+    advice = ""
+    if device.type == "cpu" and has_order(torch.bfloat16):  # auto keeps to exact texts there
+        advice = "; --dtype bfloat16 takes about half the time for models that are saved in it"
+    return Finding("ok", f"{model}{room}; computes in {', '.join(works)} (auto is {auto}){advice}")
 
 
 def _multiplies(device: torch.device, dtype: torch.dtype) -> bool:

@@ -7,10 +7,15 @@ for which that library takes longer to call than to multiply, are fastest in col
 
 from __future__ import annotations
 
+import inspect
+import re
+from functools import cache
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 LARGE = 1 << 19  # weights
 ROWS = 8  # tokens that the order is made for: a draft
@@ -45,8 +50,10 @@ class PackedPart(nn.Module):
 def pack(model: nn.Module) -> None:
     """Lays the linear maps of ``model`` (on a CPU) out anew, one after another, so that little is in memory twice.
 
-    A head that shares its weights with the embeddings gets a copy. Quantized weights stay as they are.
+    A head that shares its weights with the embeddings gets a copy. Quantized weights stay as they are, and so do the
+    maps whose numbers the model's own code works with (Mamba's steps, for one).
     """
+    touched = {name for kind in {type(module) for module in model.modules()} for name in _touched_by(kind)}
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if (
@@ -55,10 +62,23 @@ def pack(model: nn.Module) -> None:
                 or child.weight.device.type != "cpu"
             ):
                 continue
-            if child.weight.numel() >= LARGE and _has_order(child.weight.dtype):
+            if child.weight.numel() >= LARGE and name not in touched and has_order(child.weight.dtype):
                 setattr(module, name, PackedLinear(child.weight, child.bias))
             elif child.weight.numel() < LARGE:
                 child.weight = nn.Parameter(in_columns(child.weight.data), requires_grad=False)
+
+
+@cache
+def _touched_by(kind: type[nn.Module]) -> frozenset[str]:
+    """The names of parts of which code of ``kind`` takes the ``weight``, where it could have called them."""
+    own = takewhile(lambda base: base not in (nn.Module, PreTrainedModel), kind.__mro__)
+    functions = [
+        member
+        for base in own
+        for name, member in vars(base).items()
+        if inspect.isfunction(member) and name != "_init_weights"
+    ]
+    return frozenset(re.findall(r"\.(\w+)\.weight\b", "".join(map(inspect.getsource, functions))))
 
 
 def in_columns(weight: torch.Tensor) -> torch.Tensor:
@@ -66,7 +86,7 @@ def in_columns(weight: torch.Tensor) -> torch.Tensor:
     return weight.t().contiguous().t()
 
 
-def _has_order(dtype: torch.dtype) -> bool:
+def has_order(dtype: torch.dtype) -> bool:
     """Whether oneDNN is there and has fast products for ``dtype``."""
     if not torch.backends.mkldnn.is_available():
         return False
