@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from hsd_cli.models.locate import model_source
 
@@ -36,7 +36,6 @@ def main() -> None:
 def widened(model: LlamaForCausalLM, hidden: int, intermediate: int, layers: int) -> LlamaForCausalLM:
     """``hidden`` is a multiple of what a group of the model's heads has; keys and values grow with the queries."""
     config: Any = deepcopy(model.config)
-    assert isinstance(config, LlamaConfig)
     narrow = config.hidden_size
     group = config.num_attention_heads // config.num_key_value_heads
     config.hidden_size, config.intermediate_size, config.num_hidden_layers = hidden, intermediate, layers
