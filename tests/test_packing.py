@@ -13,7 +13,7 @@ from hsd_cli.runtime.cache import RollbackCache
 from hsd_cli.runtime.dense import dense_decoder
 from hsd_cli.runtime.model import CachedModel
 from hsd_cli.runtime.packing import PackedLinear, PackedPart, pack
-from tests.architectures import CONFIGS, random_model
+from tests.architectures import CONFIGS, RECURRENT, random_model
 
 TEXT = torch.tensor(list(b"while True: pass  # and so on, for ever and a day"))
 EVERYTHING_IS = {"large": 0, "small": 1 << 30}
@@ -33,11 +33,11 @@ def test_a_packed_map_is_the_map(shape: tuple[int, ...], bias: bool) -> None:
 
 
 @pytest.mark.parametrize("size", EVERYTHING_IS)
-@pytest.mark.parametrize("architecture", CONFIGS)
+@pytest.mark.parametrize("architecture", CONFIGS | RECURRENT)
 @torch.inference_mode()
 def test_a_packed_model_says_what_it_said(architecture: str, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "LARGE", EVERYTHING_IS[size])
-    model = random_model(CONFIGS[architecture])
+    model = random_model((CONFIGS | RECURRENT)[architecture])
     expected = model(input_ids=TEXT[None]).logits[0]
     pack(model)
     tolerance = float(expected.abs().max()) * 1e-4
@@ -56,6 +56,14 @@ def test_large_maps_are_packed_and_read_by_the_lean_pass(monkeypatch: pytest.Mon
     assert dense_decoder(model, RollbackCache(model.config, 8)) is not None
     kinds = {type(part) for part in model.modules() if hasattr(part, "out_features")}
     assert kinds == {PackedLinear, PackedPart}
+
+
+def test_maps_whose_numbers_the_models_code_works_with_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "LARGE", 0)
+    model = random_model(RECURRENT["jamba"])
+    pack(model)
+    kinds = {name.rpartition(".")[2]: type(part) for name, part in model.named_modules()}
+    assert (kinds["dt_proj"], kinds["in_proj"]) == (nn.Linear, PackedLinear)
 
 
 def test_small_maps_lie_in_columns() -> None:

@@ -51,9 +51,12 @@ def pack(model: nn.Module) -> None:
     """Lays the linear maps of ``model`` (on a CPU) out anew, one after another, so that little is in memory twice.
 
     A head that shares its weights with the embeddings gets a copy. Quantized weights stay as they are, and so do the
-    maps whose numbers the model's own code works with (Mamba's steps, for one).
+    maps whose numbers the model's own code works with (Mamba's steps, for one): all where that code cannot be read.
     """
-    touched = {name for kind in {type(module) for module in model.modules()} for name in _touched_by(kind)}
+    try:
+        touched = {name for kind in {type(module) for module in model.modules()} for name in _touched_by(kind)}
+    except OSError:  # no source
+        return
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if (
