@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
@@ -75,3 +76,18 @@ def test_without_bos_eos_and_pad_tokens_an_empty_message_has_something_to_read(t
     folder = checkpoint(tmp_path, chat_template="{{ messages[0]['content'].strip() }}")
     result = hsd("generate", "-q", "-t", folder, "-n", 2, " ")
     assert (result.code, result.err) == (0, "")
+
+
+@pytest.mark.parametrize("part", ["config.json", "tokenizer_config.json"])
+def test_a_program_in_a_checkpoint_is_not_run(tmp_path: Path, part: str) -> None:
+    folder = checkpoint(tmp_path / "model")
+    path = Path(folder, part)
+    classes = {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M", "AutoTokenizer": ["own.T", "own.T"]}
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"auto_map": classes, "model_type": "own", "tokenizer_class": "T"})
+    )
+    Path(folder, "own.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w')")
+    result = hsd("generate", "-t", folder, "a")
+    sentence = "comes with a program of its own, and hsd runs none; choose a model that transformers knows"
+    assert result == (1, "", f"hsd: {folder!r} {sentence}\n")
+    assert not (tmp_path / "trace").exists()

@@ -76,6 +76,7 @@ def _table() -> list[tuple[Kinds, Sentence]]:
             ),
         ),
         (OSError, _full_disk),
+        (ValueError, _own_code),
         ((ImportError, ValueError), _missing_library),
         (RuntimeError, _missing_gpu),
     ]
@@ -119,6 +120,12 @@ def _full_disk(name: str, error: BaseException) -> str | None:
     if getattr(error, "errno", None) != errno.ENOSPC:
         return None
     return f"the disk is full; delete models with `hsd rm`, then run: hsd pull {name}"
+
+
+def _own_code(name: str, error: BaseException) -> str | None:
+    if "contains custom code" not in str(error):
+        return None
+    return f"{name!r} comes with a program of its own, and hsd runs none; choose a model that transformers knows"
 
 
 def _missing_library(name: str, error: BaseException) -> str | None:
