@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Set-up in one command, with nothing but Python: ``python3 dev.py demo | test | check``.
+"""Set-up in one command, with nothing but Python: ``python3 dev.py demo | test | check | audit``.
 
 Each makes the environment in ``.venv`` if it is not there or out of date. ``demo`` runs the main job on the embedded
-models, ``test`` runs the tests, ``check`` runs the linter and the type checker.
+models, ``test`` runs the tests, ``check`` runs the linter and the type checker,
+``audit`` asks the network for known weaknesses of the packages.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ JOBS = {
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
         ["mypy"],
+    ],
+    "audit": [
+        ["python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "pip-audit"],
+        ["pip-audit", "--requirement", "constraints.txt", "--no-deps", "--disable-pip", "--strict"],
     ],
 }
 

@@ -122,3 +122,7 @@ def test_coupled_sides_agree_as_often_as_promised() -> None:
     agreed = sum(int(Coupled(5).propose(p, i) == Coupled(5).propose(psi, i)) for i in range(4000)) / 4000
     distance = 0.2
     assert (1 - distance) / (1 + distance) - 0.03 < agreed <= 1 - distance + 0.03
+
+
+def test_without_noise_the_likeliest_token_is_proposed() -> None:
+    assert Coupled(None).propose(torch.tensor([0.2, 0.5, 0.3]), 0) == 1
