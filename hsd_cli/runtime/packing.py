@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from functools import cache
 from itertools import takewhile
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-LARGE = 1 << 19  # weights
+LARGE = 1 << 20  # weights
 ROWS = 8  # tokens that the order is made for: a draft
 
 _mkldnn: Any = torch.ops.mkldnn
@@ -71,7 +70,6 @@ def pack(model: nn.Module) -> None:
                 child.weight = nn.Parameter(in_columns(child.weight.data), requires_grad=False)
 
 
-@cache
 def _touched_by(kind: type[nn.Module]) -> frozenset[str]:
     """The names of parts of which code of ``kind`` takes the ``weight``, where it could have called them."""
     own = takewhile(lambda base: base not in (nn.Module, PreTrainedModel), kind.__mro__)
