@@ -126,3 +126,13 @@ def test_coupled_sides_agree_as_often_as_promised() -> None:
 
 def test_without_noise_the_likeliest_token_is_proposed() -> None:
     assert Coupled(None).propose(torch.tensor([0.2, 0.5, 0.3]), 0) == 1
+
+
+def test_draws_follow_the_weights_and_never_what_has_none() -> None:
+    weights = torch.tensor([0.0, 3.0, 0.0, 1.0, 1e-9, 4.0, 0.0])
+    randomness = Randomness(torch.Generator().manual_seed(0))
+    counts = torch.stack([randomness.draw(weights) for _ in range(8000)]).bincount(minlength=7)
+    assert counts[weights == 0].sum() == 0
+    likely = weights >= 1
+    expected = 8000 * weights[likely] / weights.sum()
+    assert ((counts[likely] - expected) ** 2 / expected).sum() < 13.8  # χ², 2 degrees of freedom, p = 0.001

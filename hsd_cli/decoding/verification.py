@@ -35,9 +35,13 @@ class Randomness:
     def draw(self, weights: torch.Tensor) -> torch.Tensor:
         """An index (int64, no dimensions) with probability proportional to ``weights`` (``[V]``); never waits.
 
-        An exponential race: the first of independent Exp(weight) clocks to ring.
+        By the inverse of the cumulated weights, in float64: one random number, where a race of exponential clocks
+        takes one for each token.
         """
-        return (weights / torch.empty_like(weights).exponential_(generator=self.generator)).argmax()
+        cumulated = weights.cumsum(0, dtype=torch.float64)
+        # In (0, 1], and the first place that reaches it: never one without weight.
+        share = 1 - torch.empty_like(cumulated[:1]).uniform_(generator=self.generator)
+        return torch.searchsorted(cumulated, share * cumulated[-1:])[0].clamp(max=len(weights) - 1)
 
     def accept(self, probabilities: torch.Tensor) -> torch.Tensor:
         """Independent coins, bool ``[m]``."""
