@@ -10,20 +10,24 @@ from typing import Literal
 
 import torch
 
+from hsd_cli.decoding.dispensable import DispensableDrafter
 from hsd_cli.decoding.loop import Commit, Limits, decode
 from hsd_cli.decoding.sampling import Warper
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.decoding.statistics import Statistics
 from hsd_cli.decoding.text import TextStream
 from hsd_cli.decoding.verification import Coupled, Randomness, Rejection, VerificationRule
+from hsd_cli.drafting.ar import NoDrafter
+from hsd_cli.drafting.protocol import Drafter
 from hsd_cli.drafting.registry import Pair, Side
-from hsd_cli.errors import HsdError
+from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.planner.controller import Controller
 from hsd_cli.planner.memory import Placement, recall
 from hsd_cli.planner.prior import Prior, measured_prior
 from hsd_cli.planner.record import PairRecord
 from hsd_cli.planner.selection import make_drafter
 from hsd_cli.runtime.clock import PhaseClock
+from hsd_cli.runtime.device import out_of_memory
 from hsd_cli.runtime.loading import LoadedModel
 from hsd_cli.runtime.model import CachedModel, context_size_of
 from hsd_cli.vocab.tokenizer import ModelTokenizer, Prompt, Rendered
@@ -74,18 +78,35 @@ class Generation:
     text: TextStream
     statistics: Statistics
     clock: PhaseClock
-    controller: Controller | None
+    drafting: DispensableDrafter
+
+    @property
+    def controller(self) -> Controller | None:
+        """What chose the drafts, unless nothing was to be chosen or the drafter has failed."""
+        return self.drafting.drafter if isinstance(self.drafting.drafter, Controller) else None
 
 
 class Engine:
     """A target, and a drafter unless decoding is plain. It writes one text at a time.
 
     Both models' caches stay from one text to the next, which reads only what it does not begin with alike.
+
+    A drafter that fails is an error, unless ``strict`` is false: then ``drafter_failure`` says why, this text goes on
+    without it and so do all after it. One that could not even be loaded is told of in ``drafter_failure``.
     """
 
-    def __init__(self, target: LoadedModel, drafter: LoadedModel | None) -> None:
+    def __init__(
+        self,
+        target: LoadedModel,
+        drafter: LoadedModel | None,
+        *,
+        strict: bool = True,
+        drafter_failure: str | None = None,
+    ) -> None:
         self.target = target
         self.drafter = drafter
+        self.strict = strict
+        self.drafter_failure = drafter_failure
         self._target_tokenizer = ModelTokenizer.load(target.name, target.eos_ids)
         self._drafter_tokenizer = None if drafter is None else ModelTokenizer.load(drafter.name, drafter.eos_ids)
         self._models: dict[str, CachedModel] = {}
@@ -112,6 +133,13 @@ class Engine:
         """
         if self._commits is not None:
             self._commits.close()
+        try:
+            return self._begin(request)
+        except torch.OutOfMemoryError:
+            self.forget()
+            raise out_of_memory(self.target.model.device) from None
+
+    def _begin(self, request: Request) -> Generation:
         chat = self._target_tokenizer.uses_chat(request.prompt, request.system, request.chat)
         rendered = self.render(request)
         prompt = rendered.ids
@@ -125,16 +153,27 @@ class Engine:
         rule = _rule(verification, seed, request.sampling.greedy, model.device)
         clock, statistics = PhaseClock(), Statistics(prompt_tokens=len(prompt))
         target = Side(model, self._target_tokenizer.vocabulary, prompt)
-        drafter = self._drafter_side(request, chat, capacity)
-        drafting = make_drafter(
-            request.algorithm,
-            None if drafter is None else _pair(request, target, drafter, rule, clock),
-            model.device,
-            clock,
-            greedy=request.sampling.greedy,
-            fixed_length=request.lookahead is not None,
-            prior=self._prior(request.sampling.greedy),
-        )
+
+        def lose_drafter(error: Exception) -> None:
+            self._lose_drafter(error)
+            statistics.drafter_failure = self.drafter_failure
+
+        def put_together() -> tuple[Drafter, Side | None]:
+            drafter = self._drafter_side(request, chat, capacity)
+            pair = None if drafter is None else _pair(request, target, drafter, rule, clock)
+            return self._make_drafter(request, pair, model.device, clock), drafter
+
+        try:
+            drafter, side = put_together()
+        except UsageError:
+            raise
+        except Exception as error:
+            if self.drafter is None or self.drafter_failure is not None:
+                raise
+            lose_drafter(error)
+            drafter, side = put_together()
+        statistics.drafter_failure = self.drafter_failure
+        drafting = DispensableDrafter(drafter, NoDrafter(model.device), lose_drafter)
         text = TextStream(
             target.vocabulary, request.stops, drop_leading_space=chat and self._target_tokenizer.adds_dummy_space
         )
@@ -154,11 +193,32 @@ class Engine:
                 text=text,
                 clock=clock,
                 statistics=statistics,
+                lose_drafter=drafting.lose,
             )
         )
-        end = None if drafter is None else _end_of_drafting(request, target, drafter)
-        controller = drafting if isinstance(drafting, Controller) else None
-        return Generation(rendered, verification, seed, end, self._commits, text, statistics, clock, controller)
+        end = None if side is None else _end_of_drafting(request, target, side)
+        return Generation(rendered, verification, seed, end, self._commits, text, statistics, clock, drafting)
+
+    def _make_drafter(self, request: Request, pair: Pair | None, device: torch.device, clock: PhaseClock) -> Drafter:
+        lost = self.drafter_failure is not None and request.algorithm not in ("auto", "lookup")
+        return make_drafter(
+            "ar" if lost else request.algorithm,
+            pair,
+            device,
+            clock,
+            greedy=request.sampling.greedy,
+            fixed_length=request.lookahead is not None,
+            prior=self._prior(request.sampling.greedy),
+        )
+
+    def _lose_drafter(self, error: Exception) -> None:
+        """Frees its cache. Raises ``HsdError`` if a drafter that fails is an error."""
+        lacks_memory = isinstance(error, torch.OutOfMemoryError)
+        reason = str(error) if isinstance(error, HsdError) else f"{type(error).__name__}: {error}"
+        if self.strict:
+            raise out_of_memory(self.target.model.device) if lacks_memory else HsdError(f"the drafter failed: {reason}")
+        self.drafter_failure = "the device ran out of memory" if lacks_memory else reason
+        self._models.pop("drafter", None)
 
     def _cached(self, role: str, loaded: LoadedModel, capacity: int) -> CachedModel:
         if role not in self._models:
@@ -171,6 +231,9 @@ class Engine:
             yield from commits
         except GeneratorExit:
             raise
+        except torch.OutOfMemoryError:
+            self.forget()
+            raise out_of_memory(self.target.model.device) from None
         except BaseException:
             self.forget()
             raise
@@ -187,7 +250,8 @@ class Engine:
 
     def _drafter_side(self, request: Request, chat: bool, capacity: int) -> Side | None:
         tokenizer = self._drafter_tokenizer
-        if self.drafter is None or tokenizer is None or request.algorithm in ("ar", "lookup"):
+        lost = self.drafter_failure is not None
+        if self.drafter is None or tokenizer is None or lost or request.algorithm in ("ar", "lookup"):
             return None
         prompt = tokenizer.render(request.prompt, request.system, chat)
         return Side(self._cached("drafter", self.drafter, capacity), tokenizer.vocabulary, prompt.ids)

@@ -5,6 +5,11 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
+def without_drafter(reason: str) -> str:
+    """What is said, once, where a failure costs speed and nothing else."""
+    return f"the drafter failed, so that it goes on without: {reason}"
+
+
 class HsdError(Exception):
     """Something the user can understand and act on: one line, shown without a traceback."""
 

@@ -110,6 +110,7 @@ def test_each_record_has_its_result_in_the_order_of_the_input(letters: str, pair
         "cached_prompt_tokens": 0,
         "algorithm": "slem",
         "verification": "coupled",
+        "drafter_failure": None,
     }
 
 

@@ -195,6 +195,7 @@ def test_json_reports_the_run(letters: str, pairs: str) -> None:
         "target": {"id": letters, "revision": None},
         "draft": {"id": pairs, "revision": None},
         "verdict": None,
+        "drafter_failure": None,
     }
 
 
@@ -383,7 +384,7 @@ def test_a_model_that_cannot_be_used_is_refused_in_one_line(
     broken = checkpoint(tmp_path)
     damage(tmp_path)
     assert_one_line(hsd("generate", "-t", broken, "a"), 1, sentence)
-    assert_one_line(hsd("generate", "-t", letters, "-d", broken, "a"), 1, sentence)
+    assert_one_line(hsd("generate", "-t", letters, "-d", broken, "a", "--strict"), 1, sentence)
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,10 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
-import torch
-
 from hsd_cli.batch.records import Failure, Outcome, Record, RecordId
 from hsd_cli.decoding.loop import Commit
 from hsd_cli.engine import Generation, Request
 from hsd_cli.errors import HsdError
-
-OUT_OF_MEMORY = "the device ran out of memory; try a shorter prompt, --dtype bfloat16 or --device cpu"
 
 
 @dataclass(frozen=True)
@@ -21,7 +17,7 @@ class Result(Outcome):
     """A record's text, as it stands among the results. ``seconds``: all that the record took.
 
     ``tokens_per_second``: while decoding, without reading the prompt. ``run_seed`` and ``fingerprint`` let a later run
-    go on.
+    go on. ``drafter_failure``: why the text went on without the drafter, if so.
     """
 
     id: RecordId
@@ -41,6 +37,7 @@ class Result(Outcome):
     seed: int | None
     run_seed: int | None
     fingerprint: str
+    drafter_failure: str | None
 
 
 def write_texts(
@@ -73,8 +70,6 @@ def _write_text(
             watch(commit)
     except HsdError as error:
         return Failure(record.id, record.line, str(error))
-    except torch.OutOfMemoryError:
-        return Failure(record.id, record.line, OUT_OF_MEMORY)
     return _result(record, run_seed, generation, commits, perf_counter() - begun)
 
 
@@ -101,4 +96,5 @@ def _result(
         seed=generation.seed,
         run_seed=run_seed,
         fingerprint=record.fingerprint,
+        drafter_failure=statistics.drafter_failure,
     )

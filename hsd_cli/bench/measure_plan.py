@@ -10,12 +10,12 @@ import torch
 
 from hsd_cli.bench.measure_pair import measure_pair
 from hsd_cli.engine import Engine
-from hsd_cli.errors import HsdError
 from hsd_cli.planner.memory import Placement, remember
 from hsd_cli.planner.pair_plan import PairPlan
 from hsd_cli.planner.record import KINDS, Kind
 from hsd_cli.planner.selection import candidates
 from hsd_cli.planner.verdict import too_large
+from hsd_cli.runtime.device import out_of_memory
 from hsd_cli.runtime.loading import LoadedModel, load_model
 
 
@@ -37,7 +37,7 @@ class PlanMeasurer:
             engine = Engine(self._target, self._load(drafter))
             record = measure_pair(engine, _algorithms(plan), self._prompts, self._on_step)
         except torch.OutOfMemoryError:
-            raise HsdError("the device ran out of memory; try --dtype bfloat16 or --device cpu") from None
+            raise out_of_memory(target.device) from None
         self._on_step("remembering")
         with suppress(OSError):  # a full or read-only disk costs the time to measure again, nothing else
             remember(target, drafter, record)

@@ -16,7 +16,7 @@ from hsd_cli.chat.entry import Command, parse
 from hsd_cli.chat.reader import Reader
 from hsd_cli.chat.session import Answer, Session
 from hsd_cli.engine import Generation
-from hsd_cli.errors import HsdError
+from hsd_cli.errors import HsdError, without_drafter
 from hsd_cli.ui.live import LiveDisplay, can_be_live
 from hsd_cli.ui.output import Output
 from hsd_cli.ui.terminal import visible
@@ -88,6 +88,8 @@ class Repl:
             return
         if isinstance(display, Output) and not report.text.endswith("\n"):
             display.write("\n")
+        if report.drafter_failure is not None:
+            self._talk_once(without_drafter(report.drafter_failure))
         if self._session.settings.stats:
             self._talk(report.line())
         if report.finish_reason == "interrupt" and not self._reader.interactive:

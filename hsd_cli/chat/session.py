@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
 from time import perf_counter
-
-import torch
 
 from hsd_cli.chat.conversation import PLAIN_STOP, Conversation, Turn
 from hsd_cli.chat.interrupts import noticing_interrupts
@@ -51,7 +48,7 @@ class Session:
     def draft_with(self, name: str | None) -> None:
         """Takes another drafter, or none. Raises ``HsdError`` and keeps the old one if it cannot be loaded."""
         drafter = None if name is None else self._load_drafter(name)
-        self.engine = Engine(self.engine.target, drafter)
+        self.engine = Engine(self.engine.target, drafter, strict=self.engine.strict)
 
     def ask(self, question: str, again: bool = False) -> Answer:
         """An answer about to be written; with ``again`` it takes the last turn's place.
@@ -62,8 +59,7 @@ class Session:
         turns = len(self.conversation.turns) - again
         left_out = min(self.conversation.left_out, turns)
         request, left_out = self._fitting(question, turns, left_out)
-        with _explaining_memory():
-            generation = self.engine.generate(request)
+        generation = self.engine.generate(request)
         return Answer(self, question, request, generation, turns, left_out)
 
     def _fitting(self, question: str, turns: int, left_out: int) -> tuple[Request, int]:
@@ -99,14 +95,6 @@ class Session:
         )
 
 
-@contextmanager
-def _explaining_memory() -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise HsdError("the device ran out of memory; /clear the conversation, or use --device cpu") from None
-
-
 class Answer:
     """Iterating over it writes it. What came of it is then part of the conversation, whole or not.
 
@@ -140,7 +128,7 @@ class Answer:
         reason = "interrupt"
         begun = perf_counter()
         try:
-            with _explaining_memory(), noticing_interrupts() as interrupted:
+            with noticing_interrupts() as interrupted:
                 for commit in self.generation.commits:
                     ids += [piece.token for piece in commit.pieces]
                     texts.append(commit.text)

@@ -11,7 +11,7 @@ import typer
 from hsd_cli.commands import options
 from hsd_cli.commands.models import ModelOptions
 from hsd_cli.decoding.settings import SamplingSettings
-from hsd_cli.errors import EXIT_INTERRUPTED, HsdError, UsageError
+from hsd_cli.errors import EXIT_INTERRUPTED, UsageError
 from hsd_cli.ui.output import Output
 from hsd_cli.ui.terminal import escape
 
@@ -150,7 +150,18 @@ def bench(
     settings = [_temperature(value) for value in temperatures.split(",")]
     texts = _tasks(task or "all", prompts, dataset, take)
     models = ModelOptions(
-        target, draft, device, dtype, draft_device, draft_dtype, quant, draft_quant, attention, pull, "auto"
+        target,
+        draft,
+        device,
+        dtype,
+        draft_device,
+        draft_dtype,
+        quant,
+        draft_quant,
+        attention,
+        pull,
+        "auto",
+        strict=True,
     )
     with ExitStack() as files:
         json_output, html_output = (
@@ -182,6 +193,8 @@ def _measured(bench: Bench, quiet: bool) -> BenchReport:
     from rich.console import Console
     from rich.text import Text
 
+    from hsd_cli.runtime.device import out_of_memory
+
     # Shown on terminals only, and gone afterwards.
     with Console(stderr=True, quiet=quiet).status("") as status:
         try:
@@ -189,7 +202,7 @@ def _measured(bench: Bench, quiet: bool) -> BenchReport:
         except KeyboardInterrupt:
             pass
         except torch.OutOfMemoryError:
-            raise HsdError("the device ran out of memory; try --dtype bfloat16 or --device cpu") from None
+            raise out_of_memory(torch.device(bench.report().device)) from None
     return bench.report()
 
 

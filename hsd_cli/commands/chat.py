@@ -60,6 +60,7 @@ def chat(
     algorithm: options.AlgorithmOption = "auto",
     lookahead: options.Lookahead = None,
     verification: options.VerificationOption = None,
+    strict: options.Strict = False,
     history: Annotated[
         bool,
         typer.Option(
@@ -118,7 +119,7 @@ def chat(
     if system is not None:
         conversation.system = valid(system)
     models = ModelOptions(
-        target, draft, device, dtype, draft_device, draft_dtype, quant, draft_quant, attention, pull, algorithm
+        target, draft, device, dtype, draft_device, draft_dtype, quant, draft_quant, attention, pull, algorithm, strict
     )
 
     settings = Settings(

@@ -97,6 +97,7 @@ def generate(
     algorithm: options.AlgorithmOption = "auto",
     lookahead: options.Lookahead = None,
     verification: options.VerificationOption = None,
+    strict: options.Strict = False,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Write to a file, not to stdout.", rich_help_panel=options.OUTPUT),
@@ -176,7 +177,7 @@ def generate(
         (each and not file, "--template, --beside and --output-dir are about files; name them with --file"),
     )
     models = ModelOptions(
-        target, draft, device, dtype, draft_device, draft_dtype, quant, draft_quant, attention, pull, algorithm
+        target, draft, device, dtype, draft_device, draft_dtype, quant, draft_quant, attention, pull, algorithm, strict
     )
     sampling = SamplingSettings(temperature, top_k, top_p, min_p, repetition_penalty)
     given = "" if source is not None or each else _given(prompt, file)

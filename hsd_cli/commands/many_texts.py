@@ -11,7 +11,7 @@ import typer
 
 from hsd_cli.commands.interrupts import holding_interrupts
 from hsd_cli.commands.models import say
-from hsd_cli.errors import EXIT_INTERRUPTED
+from hsd_cli.errors import EXIT_INTERRUPTED, without_drafter
 
 if TYPE_CHECKING:
     from hsd_cli.batch.records import Failure, Record, RecordId
@@ -47,7 +47,7 @@ def write_many(
     ``prints``: the outcomes go to standard output. ``afterwards`` says what to do after Ctrl-C, which is exit code 130.
     """
     from hsd_cli.batch.records import Failure
-    from hsd_cli.batch.results import write_texts
+    from hsd_cli.batch.results import Result, write_texts
     from hsd_cli.ui.batch_progress import BatchProgress
 
     engine = cache(load)
@@ -59,6 +59,7 @@ def write_many(
             return engine().generate(request)
 
     first: Failure | None = None
+    told = quiet
     total, before = (None, 0) if survey is None else (survey.total, survey.finished)
     shown = not quiet and sys.stderr.isatty() and not (prints and sys.stdout.isatty())
     progress = BatchProgress(total, before, shown)
@@ -68,6 +69,9 @@ def write_many(
                 with holding_interrupts():
                     put(outcome)
                     progress.count(failed=isinstance(outcome, Failure))
+                if not told and isinstance(outcome, Result) and outcome.drafter_failure is not None:
+                    told = True
+                    say(without_drafter(outcome.drafter_failure))
                 if first is None and isinstance(outcome, Failure):
                     first = outcome
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ import typer
 
 from hsd_cli.commands.acquire import ensure_downloaded
 from hsd_cli.commands.interrupts import leaving_at_once
-from hsd_cli.errors import UsageError
+from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.models.locate import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from hsd_cli.models.roles import remember_role
 from hsd_cli.ui.terminal import visible
@@ -26,6 +26,7 @@ class ModelOptions:
     """Which models, and where and how they compute. Raises ``UsageError`` for an algorithm that lacks its drafter.
 
     Without a target the embedded pair is taken. ``ar`` and ``lookup`` need no drafter, so that none is loaded.
+    Without ``strict`` one that fails costs speed alone.
     """
 
     target: str | None
@@ -39,6 +40,7 @@ class ModelOptions:
     attention: str
     pull: bool
     algorithm: str
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.drafter is None and self.algorithm not in ("auto", "ar", "lookup"):
@@ -76,10 +78,17 @@ class ModelOptions:
             from hsd_cli.runtime.loading import load_model
 
             target = load_model(names["target"], self.device, self.dtype, self.quant, self.attention)
-            drafter = self.load_drafter(names["drafter"]) if "drafter" in names else None
-            for role, name in names.items():
-                remember_role(name, role)
-            return Engine(target, drafter)
+            remember_role(names["target"], "target")
+            if "drafter" not in names:
+                return Engine(target, None, strict=self.strict)
+            try:
+                engine = Engine(target, self.load_drafter(names["drafter"]), strict=self.strict)
+            except HsdError as error:
+                if self.strict or isinstance(error, UsageError):
+                    raise
+                return Engine(target, None, strict=False, drafter_failure=str(error))
+            remember_role(names["drafter"], "drafter")
+            return engine
 
     def load_drafter(self, name: str) -> LoadedModel:
         """Where and how drafters compute. Raises ``HsdError``."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hsd_cli.commands.interrupts import holding_interrupts
 from hsd_cli.commands.models import say
-from hsd_cli.errors import HsdError
+from hsd_cli.errors import without_drafter
 
 if TYPE_CHECKING:
     from hsd_cli.decoding.loop import Commit
@@ -43,8 +43,6 @@ def write_text(
     quiet: bool,
 ) -> Run:
     """An interrupt ends the text where it is. Raises ``HsdError``."""
-    import torch
-
     from hsd_cli.ui.run_report import RunReport
 
     commits: list[Commit] = []
@@ -68,8 +66,8 @@ def write_text(
                     display.write(rest)
     except KeyboardInterrupt:  # before the first token
         pass
-    except torch.OutOfMemoryError:
-        raise HsdError("the device ran out of memory; try a shorter prompt, --dtype bfloat16 or --device cpu") from None
+    if (failure := generation.statistics.drafter_failure) is not None and not quiet:
+        say(without_drafter(failure))
     report = RunReport.of(
         engine,
         request,

@@ -185,6 +185,14 @@ VerificationOption = Annotated[
         rich_help_panel=DRAFTING,
     ),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="A drafter that fails is an error. Default: the text goes on without it, and that is said.",
+        rich_help_panel=DRAFTING,
+    ),
+]
 Live = Annotated[
     bool | None,
     typer.Option(

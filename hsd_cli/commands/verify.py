@@ -10,7 +10,7 @@ import typer
 from hsd_cli.commands import options, suggestions
 from hsd_cli.commands.acquire import ensure_downloaded
 from hsd_cli.decoding.settings import SamplingSettings
-from hsd_cli.errors import EXIT_FAILURE, HsdError, UsageError
+from hsd_cli.errors import EXIT_FAILURE, UsageError
 from hsd_cli.models.roles import remember_role
 
 # Code, repetition (for drafts that look back), and characters of several tokens.
@@ -93,6 +93,7 @@ def verify(
     from hsd_cli.bench.lossless.check import verify as verify_pair
     from hsd_cli.bench.lossless.pair import Plan
     from hsd_cli.engine import Engine
+    from hsd_cli.runtime.device import out_of_memory
     from hsd_cli.runtime.loading import load_model
     from hsd_cli.ui.verify_table import print_verification
 
@@ -109,7 +110,7 @@ def verify(
         try:
             report = verify_pair(engine, plan, status.update)
         except torch.OutOfMemoryError:
-            raise HsdError("the device ran out of memory; try --dtype bfloat16 or --device cpu") from None
+            raise out_of_memory(engine.target.model.device) from None
     if as_json:
         typer.echo(report.json())
     else:

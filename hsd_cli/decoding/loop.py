@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
@@ -73,11 +73,14 @@ def decode(
     text: TextStream,
     clock: PhaseClock,
     statistics: Statistics,
+    lose_drafter: Callable[[Exception], bool] = lambda _: False,
 ) -> Generator[Commit]:
     """Continues ``prompt`` (target ids, at least one, and fewer than the context holds) and yields every commit.
 
-    What ``target`` has already read of the prompt, in an earlier text, is not read again.
-    The last one has a ``finish_reason``. Raises ``HsdError`` when the target's numbers are not sound.
+    What ``target`` has already read of the prompt, in an earlier text, is not read again. Where its memory is too small
+    for a pass, drafts get shorter; then ``lose_drafter`` is asked to free some, and says whether there was any.
+    The last one has a ``finish_reason``. Raises ``HsdError`` when the target's numbers are not sound,
+    ``torch.OutOfMemoryError`` when not even a plain pass fits.
     """
     room = target.context_size - len(prompt)
     budget = min(limits.max_new_tokens, room)
@@ -86,19 +89,23 @@ def decode(
     ids = list(prompt)
     target.begin(ids)
     statistics.cached_prompt_tokens = target.length
-    if unread := ids[target.length : -1]:
+    if target.length < len(ids) - 1:
         with clock.waited_for("prefill", target.device, after="prefill"):
-            target.prefill(unread)
+            _catch_up(target, ids, lose_drafter)
+    lookahead = limits.lookahead
     while True:
         position = len(ids) - len(prompt)
         # The target always adds a token of its own, so the last one is never worth drafting.
-        wanted = min(limits.lookahead, budget - position - 1)
+        wanted = min(lookahead, budget - position - 1)
         if statistics.iterations < limits.plain_passes:
             wanted = 0
         with clock.phase("draft"):
             draft = drafter.draft(ids, wanted).first(wanted)
+        proposed = len(draft)
         with clock.waited_for("verify", target.device, after="draft"):
-            tokens, accepted = _verify(target, draft, rule, warper, ids)
+            draft, tokens, accepted = _verify_what_fits(target, draft, lose_drafter, rule, warper, ids)
+        if len(draft) < proposed:
+            lookahead = len(draft)
         target.rollback(len(ids) + accepted)
         reason = _cut(tokens, budget - position, limits, room)
         ids += tokens
@@ -113,6 +120,37 @@ def decode(
         if reason is not None:
             return
         warper.follow(ids, len(ids) - len(tokens))
+
+
+def _catch_up(target: LanguageModel, text: Sequence[int], lose_drafter: Callable[[Exception], bool]) -> None:
+    """Has the target read all of ``text`` but the last token."""
+    while unread := text[target.length : -1]:
+        try:
+            target.prefill(unread)
+        except torch.OutOfMemoryError as error:
+            if not lose_drafter(error):
+                raise
+            target.rollback(0)  # a pass that ended in the middle: not all layers have read the same
+
+
+def _verify_what_fits(
+    target: LanguageModel,
+    draft: Draft,
+    lose_drafter: Callable[[Exception], bool],
+    rule: VerificationRule,
+    warper: Warper,
+    text: Sequence[int],
+) -> tuple[Draft, list[int], int]:
+    """``_verify`` of as much of ``draft`` as there is memory for. How much that is does not depend on its tokens."""
+    while True:
+        try:
+            return draft, *_verify(target, draft, rule, warper, text)
+        except torch.OutOfMemoryError as error:
+            if not len(draft) and not lose_drafter(error):
+                raise
+        draft = draft.first(len(draft) // 2)
+        target.rollback(0)
+        _catch_up(target, text, lose_drafter)
 
 
 def _verify(

@@ -11,6 +11,7 @@ class Statistics:
     """Counts of one generation. ``cached_prompt_tokens`` were read with an earlier text and not again.
 
     ``accepted_at[i]``/``drafted_at[i]``: proposals at place ``i`` of their draft. ``iterations_by``: per algorithm.
+    ``drafter_failure``: why the text went on without the drafter, if so.
     """
 
     prompt_tokens: int = 0
@@ -23,6 +24,7 @@ class Statistics:
     accepted_at: list[int] = field(default_factory=list)
 
     iterations_by: Counter[str] = field(default_factory=Counter)
+    drafter_failure: str | None = None
 
     def count(self, algorithm: str, drafted: int, accepted: int, emitted: int) -> None:
         """Adds one iteration: ``emitted`` tokens came out of it."""

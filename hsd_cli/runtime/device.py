@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from hsd_cli.errors import UsageError
+from hsd_cli.errors import HsdError, UsageError
 
+GIB = 1 << 30
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -38,6 +39,18 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise UsageError(f"unknown dtype {name!r}; use auto, {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def out_of_memory(device: torch.device) -> HsdError:
+    """The one sentence on it, with the figures that the device tells."""
+    figures = ""
+    if device.type == "cuda":
+        free, size = torch.cuda.mem_get_info(device)
+        ours = torch.cuda.memory_allocated(device)
+        figures = f" ({device}: {free / GIB:.1f} of {size / GIB:.1f} GiB free, {ours / GIB:.1f} taken by these models)"
+    return HsdError(
+        f"the device ran out of memory{figures}; try a shorter text, --dtype bfloat16, --quant int8 or --device cpu"
+    )
 
 
 def upload(ids: Sequence[int], device: torch.device) -> torch.Tensor:

@@ -16,6 +16,7 @@ class RunReport:
     """Everything that is reported of one run. ``seconds``: exclusive per phase, and in ``total``.
 
     ``lookahead=None``: as long as it paid. ``verdict``: that drafting did not pay, if so.
+    ``drafter_failure``: why nothing was drafted any more, if so.
     """
 
     text: str
@@ -39,6 +40,7 @@ class RunReport:
     target: Mapping[str, str | None]
     draft: Mapping[str, str | None] | None
     verdict: str | None
+    drafter_failure: str | None
 
     @classmethod
     def of(
@@ -78,6 +80,7 @@ class RunReport:
             target={"id": engine.target.name, "revision": engine.target.revision},
             draft=None if drafter is None else {"id": drafter.name, "revision": drafter.revision},
             verdict=None if generation.controller is None else generation.controller.verdict(),
+            drafter_failure=statistics.drafter_failure,
         )
 
     def json(self) -> str:
@@ -97,6 +100,8 @@ class RunReport:
         parts.append(f"ended by {self.finish_reason}")
         if self.verdict is not None:
             parts.append(self.verdict)
+        if self.drafter_failure is not None:
+            parts.append("the drafter failed")
         return " · ".join(parts)
 
     def _mixture(self) -> str:

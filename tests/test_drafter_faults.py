@@ -1,0 +1,201 @@
+"""A drafter that fails costs speed, never the text; so does a memory that is too small for all that was wanted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hsd_cli.decoding.settings import SamplingSettings
+from hsd_cli.engine import Engine, Request
+from hsd_cli.errors import HsdError
+from hsd_cli.runtime.loading import load_model
+from hsd_cli.runtime.model import CachedModel
+from tests.cli import PAIRS, checkpoint, hsd
+
+NOTICE = "hsd: the drafter failed, so that it goes on without: "
+TEXT = "bcdefghijklmnopqrstuvwxyz\nabcd"
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return checkpoint(tmp_path_factory.mktemp("letters"))
+
+
+@pytest.fixture(scope="module")
+def unsure(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return checkpoint(tmp_path_factory.mktemp("unsure"), sharpness=3)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Continues the alphabet in other tokens, and is the one that fails here."""
+    return checkpoint(tmp_path_factory.mktemp("pairs"), PAIRS)
+
+
+Fault = Callable[[int, int], None]  # by the number of tokens that were read, and of the places whose logits are wanted
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Fault], None]:
+    """Passes of the model of that name end in the middle as the fault says, the cache half written."""
+
+    def install(name: str, fault: Fault) -> None:
+        forward = CachedModel._forward
+
+        def fragile(model: CachedModel, ids: torch.Tensor, keep: int) -> torch.Tensor:
+            if model._model.name_or_path != name:
+                return forward(model, ids, keep)
+            read = model.length
+            logits = forward(model, ids, keep)
+            model._read = read
+            fault(read, keep)
+            model._read = read + len(ids)
+            return logits
+
+        monkeypatch.setattr(CachedModel, "_forward", fragile)
+
+    return install
+
+
+def library_error(read: int, new: int) -> None:
+    if read > 6:
+        raise RuntimeError("kernel launch failed")
+
+
+def no_memory_after(most: int) -> Fault:
+    def fault(read: int, new: int) -> None:
+        if read + new > most:
+            raise torch.OutOfMemoryError
+
+    return fault
+
+
+def no_memory_for_passes_over(most: int) -> Fault:
+    def fault(read: int, new: int) -> None:
+        if new > most:
+            raise torch.OutOfMemoryError
+
+    return fault
+
+
+def written(engine: Engine, **settings: Any) -> tuple[list[int], Any]:
+    generation = engine.generate(Request("a", max_new_tokens=30, **settings))
+    return [piece.token for commit in generation.commits for piece in commit.pieces], generation
+
+
+# A drafter that dies
+
+
+@pytest.mark.parametrize("algorithm", ["sd", "slem", "slrs", "tli", "union"])
+@pytest.mark.parametrize("options", [[], ["--lookahead", 4]], ids=["paced", "fixed length"])
+def test_a_drafter_that_dies_costs_no_text_and_is_told_once(
+    letters: str, tmp_path: Path, failing: Callable[[str, Fault], None], algorithm: str, options: list[object]
+) -> None:
+    drafter = checkpoint(tmp_path)
+    failing(drafter, library_error)
+    asked = ["generate", "-t", letters, "-d", drafter, "-a", algorithm, "-n", 30, "a", *options, "--no-stats"]
+    assert hsd(*asked) == (0, TEXT, f"{NOTICE}RuntimeError: kernel launch failed\n")
+    strict = hsd(*asked, "--strict", "--json")
+    assert (strict.code, strict.out) == (1, "")
+    assert strict.err == "hsd: the drafter failed: RuntimeError: kernel launch failed\n"
+    report = json.loads(hsd(*asked, "--json", "-q").out)
+    assert report["drafter_failure"] == "RuntimeError: kernel launch failed"
+    assert report["drafted"] > 0
+
+
+@pytest.mark.parametrize("most", [0, 1, 7, 12])
+def test_a_sampled_text_is_the_seed_s_wherever_the_drafter_dies(
+    unsure: str, pairs: str, failing: Callable[[str, Fault], None], most: int
+) -> None:
+    settings = {"sampling": SamplingSettings(1.0), "seed": 5}
+    plain, _ = written(Engine(load_model(unsure), None), **settings)
+    failing(pairs, no_memory_after(most))
+    engine = Engine(load_model(unsure), load_model(pairs), strict=False)
+    ids, generation = written(engine, algorithm="slrs", lookahead=4, **settings)
+    assert ids == plain
+    assert generation.statistics.drafter_failure == "the device ran out of memory"
+    assert "drafter" not in engine._models  # its cache is free
+    assert written(engine, algorithm="slrs", **settings)[0] == plain  # the texts after it, too
+
+
+def test_many_texts_go_on_and_are_told_once(
+    letters: str, pairs: str, tmp_path: Path, failing: Callable[[str, Fault], None]
+) -> None:
+    failing(pairs, no_memory_after(2))
+    (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n' * 3)
+    done = hsd(
+        "generate", "-t", letters, "-d", pairs, "-a", "slem", "-n", 30, "-i", tmp_path / "in.jsonl", "--no-stats"
+    )
+    assert (done.code, done.err) == (0, f"{NOTICE}the device ran out of memory\n")
+    results = [json.loads(line) for line in done.out.splitlines()]
+    assert [(each["text"], each["drafter_failure"]) for each in results] == [(TEXT, "the device ran out of memory")] * 3
+
+
+def test_a_chat_goes_on_and_is_told_once(letters: str, pairs: str, failing: Callable[[str, Fault], None]) -> None:
+    failing(pairs, no_memory_after(2))
+    done = hsd("chat", "-t", letters, "-d", pairs, "-a", "slem", "-n", 5, "--no-history", stdin=b"a\nb\n")
+    assert done.code == 0
+    assert done.err.count("the drafter failed, so that it goes on without: the device ran out of memory") == 1
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "slem"])
+def test_a_drafter_that_cannot_be_loaded_is_gone_without(letters: str, tmp_path: Path, algorithm: str) -> None:
+    drafter = checkpoint(tmp_path, PAIRS)
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 100)
+    asked = ["generate", "-t", letters, "-d", drafter, "-a", algorithm, "-n", 30, "a", "--no-stats"]
+    done = hsd(*asked)
+    assert (done.code, done.out) == (0, TEXT)
+    assert done.err.startswith(NOTICE)
+    assert done.err.count("\n") == 1
+    strict = hsd(*asked, "--strict")
+    assert (strict.code, strict.out, strict.err.count("\n")) == (1, "", 1)
+
+
+# A target without the memory for all that is wanted
+
+
+@pytest.mark.parametrize("most", [1, 2, 4])
+def test_drafts_get_as_short_as_the_memory_wants_them(
+    letters: str, pairs: str, failing: Callable[[str, Fault], None], most: int
+) -> None:
+    engine = Engine(load_model(letters), load_model(pairs), strict=False)
+    failing(letters, no_memory_for_passes_over(most))
+    ids, generation = written(engine, algorithm="slem", lookahead=9)
+    assert ids == written(Engine(load_model(letters), None))[0]
+    assert len(generation.statistics.drafted_at) <= most - 1
+    assert generation.statistics.drafter_failure is None
+
+
+def test_then_the_drafter_makes_room(letters: str, pairs: str, failing: Callable[[str, Fault], None]) -> None:
+    engine = Engine(load_model(letters), load_model(pairs), strict=False)
+
+    def shared(read: int, new: int) -> None:
+        if read + new > 9 and "drafter" in engine._models:
+            raise torch.OutOfMemoryError
+
+    failing(letters, shared)
+    ids, generation = written(engine, algorithm="slem", lookahead=4)
+    assert ids == written(Engine(load_model(letters), None))[0]
+    assert generation.statistics.drafter_failure == "the device ran out of memory"
+
+
+def test_then_it_is_one_line(letters: str, pairs: str, failing: Callable[[str, Fault], None]) -> None:
+    failing(letters, no_memory_after(9))
+    done = hsd("generate", "-t", letters, "-d", pairs, "-a", "slem", "-n", 30, "a")
+    assert done.code == 1
+    assert done.out == "bcdefghij"
+    assert done.err.startswith("hsd: the device ran out of memory; try a shorter text, ")
+    assert done.err.count("\n") == 1
+
+
+def test_without_more_patience_a_failure_is_an_error(
+    letters: str, pairs: str, failing: Callable[[str, Fault], None]
+) -> None:
+    failing(pairs, library_error)
+    with pytest.raises(HsdError, match="the drafter failed: RuntimeError: kernel launch failed"):
+        written(Engine(load_model(letters), load_model(pairs)), algorithm="slem")
