@@ -30,8 +30,11 @@ DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 def imported_layers(source: Path) -> set[str]:
     modules: set[str] = set()
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            modules.add(node.module)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name the whole path"
+            # `from hsd_cli import engine` names a layer, `from hsd_cli import __version__` none.
+            names = {f"hsd_cli.{alias.name}" for alias in node.names if alias.name in DEPTH}
+            modules |= names if node.module == "hsd_cli" else {str(node.module)}
         elif isinstance(node, ast.Import):
             modules.update(alias.name for alias in node.names)
     parts = [module.split(".") for module in modules if module.startswith("hsd_cli")]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
-from transformers import MambaConfig, MambaForCausalLM, T5Config
+from transformers import RwkvConfig, RwkvForCausalLM, T5Config
 
 from hsd_cli import engine
 from hsd_cli.errors import HsdError
@@ -351,9 +351,9 @@ def encoder_decoder(folder: Path) -> None:
     T5Config(d_model=4, num_layers=1).save_pretrained(folder)
 
 
-def recurrent(folder: Path) -> None:
-    config = MambaConfig(vocab_size=28, hidden_size=8, state_size=2, num_hidden_layers=1)
-    MambaForCausalLM(config).save_pretrained(folder)
+def state_of_its_own(folder: Path) -> None:
+    config = RwkvConfig(vocab_size=28, hidden_size=8, num_hidden_layers=2)
+    RwkvForCausalLM(config).save_pretrained(folder)
 
 
 DAMAGE: dict[Callable[[Path], None], str] = {
@@ -364,9 +364,9 @@ DAMAGE: dict[Callable[[Path], None], str] = {
     missing_weights: "lacks 1 of its weights (lm_head.weight, ...); download it again",
     no_weights: "cannot load the model of",
     damaged_configuration: "cannot load the model of",
-    foreign_code: "cannot load the model of",
+    foreign_code: "program of its own",
     encoder_decoder: "is a t5 model; hsd needs a causal language model",
-    recurrent: "cannot be rolled back",
+    state_of_its_own: "cannot be rolled back",
 }
 
 

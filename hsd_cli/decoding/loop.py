@@ -99,10 +99,11 @@ def decode(
         wanted = min(lookahead, budget - position - 1)
         if statistics.iterations < limits.plain_passes:
             wanted = 0
-        with clock.phase("draft"):
+        # Nothing has gradients: each operation is a little shorter if PyTorch need not look.
+        with torch.inference_mode(), clock.phase("draft"):
             draft = drafter.draft(ids, wanted).first(wanted)
         proposed = len(draft)
-        with clock.waited_for("verify", target.device, after="draft"):
+        with torch.inference_mode(), clock.waited_for("verify", target.device, after="draft"):
             draft, tokens, accepted = _verify_what_fits(target, draft, lose_drafter, rule, warper, ids)
         if len(draft) < proposed:
             lookahead = len(draft)
