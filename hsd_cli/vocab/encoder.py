@@ -93,10 +93,10 @@ def _extended(scores: list[tuple[str, float]], ids: Mapping[str, int]) -> list[t
 def _plain_text_guard(description: Mapping[str, Any]) -> PreTokenizer | None:
     """Splits what merely looks like a special token or a byte token, so that the model cannot take it for one.
 
-    Merges never lead to such a token, so BPE needs no guard.
+    Merges never lead to such a token, so BPE needs no guard, unless it takes whole words without merging.
     """
     model = description["model"]
-    if model.get("type") == "BPE":
+    if model.get("type") == "BPE" and not model.get("ignore_merges"):
         return None
     special = [token["content"] for token in description.get("added_tokens") or [] if token["special"]]
     patterns = [f"{re.escape(name[0])}(?={re.escape(name[1:])})" for name in special if len(name) > 1]

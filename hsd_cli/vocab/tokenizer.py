@@ -12,6 +12,7 @@ from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.models.failures import explain_failure
 from hsd_cli.models.locate import model_source
 from hsd_cli.models.snapshots import has_tokenizer
+from hsd_cli.vocab.marks import Marks
 from hsd_cli.vocab.token_bytes import flatten
 from hsd_cli.vocab.vocabulary import Vocabulary
 
@@ -82,31 +83,46 @@ class ModelTokenizer:
     ) -> Rendered:
         """The prompt with its ids, at least one: raw text with the tokenizer's BOS, or a chat ready for the reply.
 
-        A model without a chat template gets the conversation as plain paragraphs. Where the text goes on from
-        ``written`` with an added token (the usual mark between turns), the ids of ``written`` stay as they are: a model
-        may have written them in other tokens than the tokenizer would.
+        A model without a chat template gets the conversation as plain paragraphs. In messages the names of special
+        tokens are plain text; in raw text they are the tokens. Where the text goes on from ``written`` with an added
+        token (the usual mark between turns), the ids of ``written`` stay as they are: a model may have written them in
+        other tokens than the tokenizer would.
         """
         if not chat and isinstance(prompt, str):
-            return self._rendered(prompt, add_special_tokens=True)
+            return self._rendered(prompt, Marks((), ()), add_special_tokens=True)
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
+        marks = Marks(self._special_tokens, [message["content"] for message in messages])
+        messages = [{**message, "content": marks.put_into(message["content"])} for message in messages]
         if not self.has_chat_template:
             paragraphs = "".join(f"{message['content']}\n\n" for message in messages)
-            return self._rendered(paragraphs, add_special_tokens=True)
-        text = self._chat_text(messages)
+            return self._rendered(paragraphs, marks, add_special_tokens=True)
+        marked = self._chat_text(messages)
+        text = marks.restored(marked)
         if written is not None and text.startswith(written.text):
-            rest = text[len(written.text) :]
-            if rest.startswith(self._added_tokens):
-                ids = self._tokenizer(rest, add_special_tokens=False)["input_ids"]
-                return Rendered(text, [*written.ids, *ids])
-        return self._rendered(text, add_special_tokens=False)
+            rest = marks.after(marked, len(written.text))
+            if rest is not None and rest.startswith(self._added_tokens):
+                return Rendered(text, [*written.ids, *self._encode(rest, marks, add_special_tokens=False)])
+        return self._rendered(marked, marks, add_special_tokens=False)
 
-    def _rendered(self, text: str, add_special_tokens: bool) -> Rendered:
-        ids = list(self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
+    def _rendered(self, marked: str, marks: Marks, add_special_tokens: bool) -> Rendered:
+        ids = self._encode(marked, marks, add_special_tokens)
         # A model has to read something before it can write.
         start = [i for i in (self._tokenizer.bos_token_id, *self._eos_ids) if i is not None][:1]
-        return Rendered(text, ids or start or [0])
+        return Rendered(marks.restored(marked), ids or start or [0])
+
+    def _encode(self, marked: str, marks: Marks, add_special_tokens: bool) -> list[int]:
+        beginning, *others = marks.split(marked)
+        ids = list(self._tokenizer(beginning, add_special_tokens=add_special_tokens)["input_ids"])
+        for plain, rest in zip(others[::2], others[1::2], strict=True):
+            ids += self.vocabulary.encode(plain.encode())
+            ids += self._tokenizer(rest, add_special_tokens=False)["input_ids"]
+        return ids
+
+    @cached_property
+    def _special_tokens(self) -> tuple[str, ...]:
+        return tuple(token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special)
 
     @cached_property
     def _added_tokens(self) -> tuple[str, ...]:
