@@ -36,6 +36,7 @@ Verification = Literal["rejection", "coupled"]
 
 LONGEST_DRAFT = 16  # target tokens, where the length is left to the controller
 PLAIN_PASSES = 3  # for `time_plain`: enough for a median
+EASILY_ENCODED = 1 << 20  # characters: of shorter texts that are too long it is told how many tokens they have
 FIRST_ROOM = 2048  # tokens past the prompt that the caches have room for at first: most texts end long before -n
 
 
@@ -118,9 +119,24 @@ class Engine:
         return context_size_of(self.target.model.config.get_text_config(decoder=True))
 
     def render(self, request: Request) -> Rendered:
-        """The prompt as the target reads it. Raises ``UsageError`` for what its chat template does not take."""
+        """The prompt as the target reads it.
+
+        Raises ``UsageError`` for what its chat template does not take, and ``HsdError`` for a text so long that its
+        tokens need not be counted.
+        """
         chat = self._target_tokenizer.uses_chat(request.prompt, request.system, request.chat)
+        self._refuse_what_cannot_fit(request.prompt)
         return self._target_tokenizer.render(request.prompt, request.system, chat, request.written)
+
+    def _refuse_what_cannot_fit(self, prompt: Prompt) -> None:
+        """Before it is encoded, which takes long for megabytes. Of a conversation only the last message counts: the
+        others can be left out."""
+        text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+        if len(text) > max(EASILY_ENCODED, self.context_size * self._target_tokenizer.vocabulary.longest):
+            raise HsdError(
+                f"the prompt has {len(text)} characters and the target's context holds {self.context_size} tokens; "
+                "shorten it"
+            )
 
     def forget(self) -> None:
         """Frees both caches: the next text is read from its beginning."""

@@ -41,6 +41,11 @@ class Vocabulary:
         return table
 
     @cached_property
+    def longest(self) -> int:
+        """Bytes of text that one token takes at most: its own, or a special token's name."""
+        return max(len(self.token_bytes[index] or self._names.get(index, "").encode()) for index in range(len(self)))
+
+    @cached_property
     def family(self) -> str:
         """What kind of tokenizer this is, for people to read."""
         return family(self._description)
