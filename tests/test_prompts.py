@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedTokenizerBase
 
 from tests.cli import checkpoint, hsd
 
@@ -56,9 +57,58 @@ def test_bytes_that_are_no_text_are_replaced_and_that_is_said_once(model: str) -
     assert result.err == "hsd: the prompt is not valid UTF-8; what cannot be read is replaced by \ufffd\n"
 
 
-def test_a_prompt_of_megabytes_is_refused_in_one_line(model: str, tmp_path: Path) -> None:
+def test_bytes_that_are_no_text_are_refused_with_strict(model: str, tmp_path: Path) -> None:
+    refusal = "not valid UTF-8; convert it, as with iconv, or leave --strict out\n"
+    file = tmp_path / "latin"
+    file.write_bytes(b"a\xe4b")
+    command = ("generate", "--strict", "-t", model, "-n", 1)
+    assert hsd(*command, "-", stdin=b"a\xffb") == (1, "", f"hsd: the prompt is {refusal}")
+    assert hsd(*command, "-f", file) == (1, "", f"hsd: the prompt is {refusal}")
+    each = hsd(*command, "--no-stats", "-f", file, "--template", "{text}")
+    assert (each.code, each.out) == (1, "")
+    assert f"hsd: {file}: {refusal}" in each.err
+    chat = hsd("chat", "--strict", "-q", "-t", model, stdin=b"a\xffb\n")
+    assert (chat.code, chat.out) == (1, "")
+    assert chat.err == f"hsd: the line is {refusal}"
+    assert hsd(*command, "-q", "-", stdin=b"a").code == 0
+
+
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths of all texts that tokenizers are given from now on."""
+    lengths: list[int] = []
+    call = PreTrainedTokenizerBase.__call__
+
+    def note(tokenizer: PreTrainedTokenizerBase, text: str, **options: object) -> object:
+        lengths.append(len(text))
+        return call(tokenizer, text, **options)
+
+    monkeypatch.setattr(PreTrainedTokenizerBase, "__call__", note)
+    return lengths
+
+
+def test_a_prompt_of_megabytes_is_refused_before_it_is_encoded(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "large"
-    file.write_bytes(b"abc\n" * 500_000)
-    result = hsd("generate", "-t", model, "-f", file)
-    assert (result.code, result.out) == (1, "")
-    assert result.err == "hsd: the prompt has 2000000 tokens and the target's context holds 32; shorten it\n"
+    file.write_bytes(b"abc\n" * 2_500_000)
+    lengths = encoded(monkeypatch)
+    reason = "the prompt has 10000000 characters and the target's context holds 32 tokens; shorten it"
+    assert hsd("generate", "-t", model, "-f", file) == (1, "", f"hsd: {reason}\n")
+    records = tmp_path / "records.jsonl"
+    records.write_text(json.dumps({"prompt": file.read_text()}) + "\n")
+    assert json.loads(hsd("generate", "-q", "-t", model, "-i", records).out)["error"] == reason
+    assert lengths == []
+    assert hsd("generate", "-q", "-t", model, "-n", 1, "ab").code == 0
+    assert lengths == [2]  # so that they would have been counted
+
+
+def test_a_prompt_that_may_fit_or_is_short_is_counted_in_tokens(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "the target's context holds 32"
+    for length in (160, 500):
+        refusal = hsd("generate", "-t", model, "a" * length).err
+        assert refusal == f"hsd: the prompt has {length} tokens and {reason}; shorten it\n"
+    monkeypatch.setattr("hsd_cli.engine.EASILY_ENCODED", 0)
+    assert "160 tokens" in hsd("generate", "-t", model, "a" * 32 * len("<end>")).err
+    assert "161 characters" in hsd("generate", "-t", model, "a" * (32 * len("<end>") + 1)).err
+    read = hsd("generate", "--json", "-t", model, "-n", 1, "<end>" * 31)
+    assert json.loads(read.out)["prompt_tokens"] == 31

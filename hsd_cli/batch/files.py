@@ -29,17 +29,20 @@ def fill(template: str, text: str, name: str) -> str:
 
 
 def file_records(
-    files: Sequence[Path], prompt: str | None, template: str | None, base: Request, target: str
+    files: Sequence[Path], prompt: str | None, template: str | None, base: Request, target: str, strict: bool = False
 ) -> Iterator[Record | Failure]:
     """A record for each file: the template filled in, and what follows it: a blank line and the prompt.
 
-    Without a template the file's text takes its place. Files are read one by one, as bytes that are UTF-8, or nearly.
-    With a seed each file has its own, by its name.
+    Without a template the file's text takes its place. Files are read one by one, as bytes that are UTF-8, or
+    nearly unless ``strict``. With a seed each file has its own, by its name.
     """
     for number, path in enumerate(files, 1):
         name = str(path)
         try:
-            text = path.read_bytes().decode("utf-8-sig", "replace")
+            text = path.read_bytes().decode("utf-8-sig", "strict" if strict else "replace")
+        except UnicodeDecodeError:
+            yield Failure(name, number, "not valid UTF-8; convert it, as with iconv, or leave --strict out")
+            continue
         except OSError as error:
             yield Failure(name, number, f"cannot read it: {error.strerror}")
             continue

@@ -38,11 +38,15 @@ class Reader(Protocol):
 
 
 class LineReader:
-    """Lines from a pipe, or from a terminal that can do no more; what is no UTF-8 is replaced."""
+    """Lines from a pipe, or from a terminal that can do no more; what is no UTF-8 is replaced, or ``strict`` about it.
 
-    def __init__(self, lines: BinaryIO, interactive: bool) -> None:
+    Then ``read`` raises ``HsdError``.
+    """
+
+    def __init__(self, lines: BinaryIO, interactive: bool, strict: bool = False) -> None:
         self.interactive = interactive
         self._lines = lines
+        self._strict = strict
 
     def read(self, keep: bool) -> str:
         text = self._line(PROMPT)
@@ -59,7 +63,10 @@ class LineReader:
         if self.interactive:
             sys.stderr.write(prompt)
             sys.stderr.flush()
-        return self._lines.readline().decode("utf-8-sig", "replace")
+        try:
+            return self._lines.readline().decode("utf-8-sig", "strict" if self._strict else "replace")
+        except UnicodeDecodeError:
+            raise HsdError("the line is not valid UTF-8; convert it, as with iconv, or leave --strict out") from None
 
 
 class TerminalReader:

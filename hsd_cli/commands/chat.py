@@ -135,7 +135,7 @@ def chat(
         history=history and os.environ.get("HSD_NOHISTORY", "") in ("", "0"),
     )
     with leaving_at_once():
-        reader = _reader(settings.history)  # what is wrong with its history need not wait for the weights
+        reader = _reader(settings.history, strict)  # what is wrong with its history need not wait for the weights
     engine = models.load(quiet)
 
     from hsd_cli.chat.commands import resumed
@@ -163,7 +163,7 @@ def _earlier(resume: bool, load: Path | None) -> tuple[Conversation, dict[str, s
     return None if file is None else transcript.load(file)
 
 
-def _reader(history: bool) -> Reader:
+def _reader(history: bool, strict: bool) -> Reader:
     """A line editor if somebody sits at a terminal."""
     from prompt_toolkit.utils import is_dumb_terminal
 
@@ -175,7 +175,7 @@ def _reader(history: bool) -> Reader:
     interactive = sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())
     if interactive and not is_dumb_terminal():
         return TerminalReader(PrivateHistory(history_folder() / "history", history))
-    return LineReader(sys.stdin.buffer, interactive)
+    return LineReader(sys.stdin.buffer, interactive, strict)
 
 
 def _load_drafter(models: ModelOptions, name: str, quiet: bool) -> LoadedModel:

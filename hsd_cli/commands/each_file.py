@@ -28,6 +28,7 @@ def generate_each(
     folder: Path | None,
     output: Path | None,
     as_json: bool,
+    strict: bool,
     target: str,
     load: Callable[[], Engine],
     stats: bool,
@@ -37,8 +38,8 @@ def generate_each(
 
     It goes ``beside`` the file as ``NAME.out``, into ``folder`` under the file's name, or, one after another with the
     names above them as `head` has it, into ``output`` or standard output. ``as_json``: objects as `hsd generate -i`
-    writes them, with the file's name as ``id``. Raises ``UsageError`` for what cannot be right, before ``load`` is
-    called, and ``HsdError`` at the end if files failed.
+    writes them, with the file's name as ``id``. ``strict``: a file that is not UTF-8 fails. Raises ``UsageError`` for
+    what cannot be right, before ``load`` is called, and ``HsdError`` at the end if files failed.
     """
     from hsd_cli.batch.files import check_template, destinations, file_records
     from hsd_cli.batch.paths import expand
@@ -65,7 +66,7 @@ def generate_each(
                 write(str(outcome.id), outcome.json() if as_json else outcome.text)
 
         failures = write_many(
-            file_records(paths, prompt, template, base, target),
+            file_records(paths, prompt, template, base, target, strict),
             put,
             load,
             survey=Survey(len(paths), 0, len(paths)),

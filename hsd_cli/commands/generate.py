@@ -17,7 +17,7 @@ from hsd_cli.commands.models import ModelOptions, say
 from hsd_cli.commands.one_text import Display, write_text
 from hsd_cli.commands.prompts import read_prompt, valid
 from hsd_cli.decoding.settings import SamplingSettings
-from hsd_cli.errors import EXIT_INTERRUPTED, UsageError
+from hsd_cli.errors import EXIT_INTERRUPTED, HsdError, UsageError
 from hsd_cli.ui.output import Output
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def generate(
         bool | None,
         typer.Option(
             "--chat/--raw",
-            help="Use the chat template, or continue the prompt as it is. Default: chat if the target has a template.",
+            help="Use the chat template, or continue the prompt as it is, special tokens by their names. "
+            "Default: chat if the target has a template.",
             show_default=False,
             rich_help_panel=options.TEXT,
         ),
@@ -182,6 +183,8 @@ def generate(
     sampling = SamplingSettings(temperature, top_k, top_p, min_p, repetition_penalty)
     given = "" if source is not None or each else _given(prompt, file)
     text = valid(given)
+    if strict and text != given:
+        raise HsdError("the prompt is not valid UTF-8; convert it, as with iconv, or leave --strict out")
 
     def request(**settings: Any) -> Request:
         from hsd_cli.engine import Request
@@ -219,6 +222,7 @@ def generate(
             folder=output_dir,
             output=output,
             as_json=json,
+            strict=strict,
             **many,
         )
         return

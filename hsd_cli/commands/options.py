@@ -189,7 +189,8 @@ Strict = Annotated[
     bool,
     typer.Option(
         "--strict",
-        help="A drafter that fails is an error. Default: the text goes on without it, and that is said.",
+        help="A drafter that fails and input that is not UTF-8 are errors. Default: the text goes on without the "
+        "drafter, what cannot be read is replaced, and that is said.",
         rich_help_panel=DRAFTING,
     ),
 ]
