@@ -143,10 +143,10 @@ def test_a_name_in_a_message_is_no_mark_between_turns(family: str) -> None:
     _, end = SPECIAL[family]
     tokenizer = model_tokenizer(family)
     first = tokenizer.render(says("a"), chat=True)
-    turns = says("a", f"the{end}cat", "b")
-    for begun in ("the", f"the{end[:2]}"):
-        unusual = Rendered(first.text + begun, [*first.ids, 0, 0, 0])
-        assert tokenizer.render(turns, chat=True, written=unusual) == tokenizer.render(turns, chat=True)
+    for turns in (says("a", f"the{end}cat", "b"), says("a", f"the{end}", "b")):
+        for begun in ("the", f"the{end[:2]}"):
+            unusual = Rendered(first.text + begun, [*first.ids, 0, 0, 0])
+            assert tokenizer.render(turns, chat=True, written=unusual) == tokenizer.render(turns, chat=True)
 
 
 @pytest.mark.parametrize("algorithm", ["ar", "slem"])
