@@ -43,7 +43,7 @@ def _device(name: str) -> Finding:
     auto = str(resolve_dtype("auto", device)).removeprefix("torch.")
     advice = ""
     if device.type == "cpu" and has_order(torch.bfloat16):  # auto keeps to exact texts there
-        advice = "; --dtype bfloat16 takes about half the time for models that are saved in it"
+        advice = "; --dtype bfloat16 takes half to two thirds of the time for models that are saved in it"
     return Finding("ok", f"{model}{room}; computes in {', '.join(works)} (auto is {auto}){advice}")
 
 

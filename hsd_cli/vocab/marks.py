@@ -33,6 +33,8 @@ class Marks:
 
     def after(self, marked: str, length: int) -> str | None:
         """What follows the first ``length`` characters of the restored text; ``None`` if they end within a name."""
+        if not self._name_of:
+            return marked[length:]
         position = 0
         for index, character in enumerate(marked):
             if position >= length:
