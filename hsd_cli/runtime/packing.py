@@ -1,8 +1,8 @@
 """Weights of linear maps in the order in which a CPU multiplies them fastest.
 
-If they lie in rows, as they are loaded, a pass over a handful of tokens takes at least twice as long as one over a single
-token. In oneDNN's own order both take about the same, which is what makes drafts cheap to verify. Small maps, for which
-that library takes longer to call than to multiply, are fastest in columns.
+If they lie in rows, as they are loaded, a pass over a handful of tokens takes at least twice as long as one over a
+single token. In oneDNN's own order both take about the same, which is what makes drafts cheap to verify. Small maps,
+for which that library takes longer to call than to multiply, are fastest in columns.
 """
 
 from __future__ import annotations
