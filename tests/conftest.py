@@ -1,4 +1,4 @@
-"""Settings that every test shares."""
+"""Settings that every test shares, and models that many do."""
 
 from __future__ import annotations
 
@@ -33,3 +33,30 @@ def _surroundings(monkeypatch: pytest.MonkeyPatch, _cache: Path) -> None:
     monkeypatch.setenv("HSD_CONFIG", str(_cache / "config.toml"))
     monkeypatch.setenv("HSD_HISTORY", str(_cache / "history"))
     os.environ.setdefault("COLUMNS", "100")
+
+
+# Three models that many files ask for. Most others can do without transformers, which takes seconds to import.
+
+
+@pytest.fixture(scope="session")
+def letters(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Continues the alphabet, whatever the settings: `a` with `bcd...`."""
+    from tests.cli import checkpoint
+
+    return checkpoint(tmp_path_factory.mktemp("letters"))
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Continues the alphabet in tokens of two letters."""
+    from tests.cli import PAIRS, checkpoint
+
+    return checkpoint(tmp_path_factory.mktemp("pairs"), PAIRS)
+
+
+@pytest.fixture(scope="session")
+def unsure(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Knows the alphabet badly: where it is sampled from, every seed gives another text."""
+    from tests.cli import checkpoint
+
+    return checkpoint(tmp_path_factory.mktemp("unsure"), sharpness=3)

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from hsd_cli import engine
 from hsd_cli.batch.journal import Journal
 from hsd_cli.runtime.model import CachedModel
-from tests.cli import COMMAND, PAIRS, Result, checkpoint, hsd
+from tests.cli import COMMAND, Result, checkpoint, hsd
 from tests.terminal import Terminal
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -32,17 +32,6 @@ TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 def letters(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Continues the alphabet: `a` with `bcd...`. Its context holds 500 letters."""
     return checkpoint(tmp_path_factory.mktemp("letters"), context=500, chat_template=TEMPLATE)
-
-
-@pytest.fixture(scope="module")
-def unsure(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Where it is sampled from, every seed gives another text."""
-    return checkpoint(tmp_path_factory.mktemp("unsure"), sharpness=3)
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return checkpoint(tmp_path_factory.mktemp("pairs"), PAIRS)
 
 
 GENERATE = ["generate", "-n", "8"]

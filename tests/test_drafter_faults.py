@@ -21,22 +21,6 @@ NOTICE = "hsd: the drafter failed, so that it goes on without: "
 TEXT = "bcdefghijklmnopqrstuvwxyz\nabcd"
 
 
-@pytest.fixture(scope="module")
-def letters(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return checkpoint(tmp_path_factory.mktemp("letters"))
-
-
-@pytest.fixture(scope="module")
-def unsure(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return checkpoint(tmp_path_factory.mktemp("unsure"), sharpness=3)
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Continues the alphabet in other tokens, and is the one that fails here."""
-    return checkpoint(tmp_path_factory.mktemp("pairs"), PAIRS)
-
-
 Fault = Callable[[int, int], None]  # by the number of tokens that were read, and of the places whose logits are wanted
 
 

@@ -21,7 +21,7 @@ from hsd_cli import engine
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.loading import load_model
 from hsd_cli.vocab.tokenizer import ModelTokenizer
-from tests.cli import COMMAND, LETTERS, PAIRS, Result, checkpoint, hsd, shell_hsd, started_hsd
+from tests.cli import COMMAND, LETTERS, Result, checkpoint, hsd, shell_hsd, started_hsd
 
 ALGORITHMS = ["ar", "sd", "slem", "tli", "union"]
 ENDLESS = 50_000
@@ -38,18 +38,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def letters(home: Path) -> str:
     """Continues the alphabet, whatever the settings: `a` with `bcd...`."""
     return checkpoint(home / "letters", context=ENDLESS + 100)
-
-
-@pytest.fixture(scope="module")
-def pairs(home: Path) -> str:
-    """Continues the alphabet in tokens of two letters."""
-    return checkpoint(home / "pairs", PAIRS)
-
-
-@pytest.fixture(scope="module")
-def unsure(home: Path) -> str:
-    """Knows the alphabet badly: where it is sampled from, every seed gives another text."""
-    return checkpoint(home / "unsure", sharpness=3)
 
 
 @pytest.fixture(scope="module")
