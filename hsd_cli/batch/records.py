@@ -9,15 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
-from hsd_cli.decoding.settings import SamplingSettings
-from hsd_cli.drafting.registry import ALGORITHMS
+from hsd_cli.decoding.settings import SAMPLING, VERIFICATIONS, SamplingSettings
+from hsd_cli.drafting.names import ALGORITHM_NAMES
 from hsd_cli.engine import Request
 from hsd_cli.errors import UsageError
 
 RecordId = str | int
 SEED_BITS = 32
 MOST = (1 << 63) - 1  # what tensors can count with
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 FIXING_THE_TEXT = ("prompt", "system", "chat", "max_new_tokens", "verification", "seed", "stops")
 OTHERS = ("system", "chat", "algorithm", "lookahead", "max_new_tokens", "verification")
 
@@ -214,10 +213,7 @@ KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: _is_text(value) or (isinstance(value, list) and all(map(_is_text, value))),
         "a string or a list of strings, none of them empty",
     ),
-    "algorithm": (
-        lambda value: value == "auto" or (isinstance(value, str) and value in ALGORITHMS),
-        f"one of auto, {', '.join(ALGORITHMS)}",
-    ),
+    "algorithm": (lambda value: value in ALGORITHM_NAMES, f"one of {', '.join(ALGORITHM_NAMES)}"),
     "lookahead": ONE_OR_MORE,
-    "verification": (lambda value: value in ("rejection", "coupled"), "rejection or coupled"),
+    "verification": (lambda value: value in VERIFICATIONS, " or ".join(VERIFICATIONS)),
 }  # fmt: skip

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
-from hsd_cli.decoding.settings import SamplingSettings
+from hsd_cli.decoding.settings import SAMPLING, VERIFICATIONS, SamplingSettings, Verification
+from hsd_cli.drafting.names import ALGORITHM_NAMES
 from hsd_cli.errors import UsageError
-
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Settings:
     seed: int | None = None
     algorithm: str = "auto"
     lookahead: int | None = None
-    verification: Literal["rejection", "coupled"] | None = None
+    verification: Verification | None = None
     max_new_tokens: int = 1024
     stop: tuple[str, ...] = ()
     live: bool = True
@@ -116,9 +115,9 @@ SETTINGS: Mapping[str, Setting] = {
     "min_p": _number,
     "repetition_penalty": _number,
     "seed": _whole(0, (1 << 32) - 1, unset="off"),
-    "algorithm": _words("auto", "ar", "lookup", "sd", "slem", "slrs", "tli", "union"),
+    "algorithm": _words(*ALGORITHM_NAMES),
     "lookahead": _whole(1, unset="auto"),
-    "verification": _words("rejection", "coupled", unset="auto"),
+    "verification": _words(*VERIFICATIONS, unset="auto"),
     "max_new_tokens": _whole(1),
     "stop": Setting('a text to stop at, or several as "one", "two"', _stops, unset="off"),
     "live": _switch(),

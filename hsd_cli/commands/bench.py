@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from hsd_cli.commands import options
 from hsd_cli.commands.models import ModelOptions
 from hsd_cli.decoding.settings import SamplingSettings
+from hsd_cli.drafting.names import ALGORITHM_NAMES
 from hsd_cli.errors import EXIT_INTERRUPTED, UsageError
 from hsd_cli.ui.output import Output
 from hsd_cli.ui.terminal import escape
@@ -215,10 +216,11 @@ def _tasks(task: TaskName, prompts: Path | None, dataset: DataSetName | None, mo
 
 
 def _algorithms(names: str) -> list[str]:
-    known = get_args(options.Algorithm)
     for name in names.split(","):
-        if name not in known:
-            raise UsageError(f"--algorithms: unknown algorithm {name!r}; use {', '.join(known)}, separated by commas")
+        if name not in ALGORITHM_NAMES:
+            raise UsageError(
+                f"--algorithms: unknown algorithm {name!r}; use {', '.join(ALGORITHM_NAMES)}, separated by commas"
+            )
     return names.split(",")
 
 

@@ -11,9 +11,9 @@ import typer
 
 from hsd_cli.commands import suggestions
 from hsd_cli.commands.configured import apply_configuration
+from hsd_cli.decoding.settings import Verification
+from hsd_cli.drafting.names import Algorithm
 
-Algorithm = Literal["auto", "ar", "lookup", "sd", "slem", "slrs", "tli", "union"]
-Verification = Literal["rejection", "coupled"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["int8", "int4"]
 Attention = Literal[
@@ -100,6 +100,14 @@ AttentionOption = Annotated[
 ]
 Pull = Annotated[
     bool, typer.Option("--pull", help="Download models that are missing without asking.", rich_help_panel=MODELS)
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the Python code that a checkpoint brings along; it may do whatever you may on this machine.",
+        rich_help_panel=MODELS,
+    ),
 ]
 System = Annotated[
     str | None,

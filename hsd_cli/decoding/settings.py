@@ -1,11 +1,15 @@
-"""The user's sampling settings. Apart from the warpers, so that a wrong one is refused before torch is loaded."""
+"""How a text is to be drawn. Apart from what draws it, so that a wrong setting is refused before torch is loaded."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import inf
+from typing import Literal, get_args
 
 from hsd_cli.errors import UsageError
+
+Verification = Literal["rejection", "coupled"]
+VERIFICATIONS: tuple[str, ...] = get_args(Verification)
 
 
 @dataclass(frozen=True)
@@ -42,3 +46,6 @@ class SamplingSettings:
     @property
     def greedy(self) -> bool:
         return self.temperature == 0
+
+
+SAMPLING = tuple(field.name for field in fields(SamplingSettings))
