@@ -17,6 +17,7 @@ from hsd_cli.commands.chat import chat
 from hsd_cli.commands.completion import LINE, answer, completion
 from hsd_cli.commands.config import config
 from hsd_cli.commands.doctor import doctor
+from hsd_cli.commands.export import export
 from hsd_cli.commands.generate import generate
 from hsd_cli.commands.list_models import list_models
 from hsd_cli.commands.plan import plan
@@ -40,6 +41,7 @@ app.command(name="vocab-diff")(vocab_diff)
 app.command()(plan)
 app.command()(verify)
 app.command()(bench)
+app.command()(export)
 app.command()(pull)
 app.command(name="list")(list_models)
 app.command()(rm)

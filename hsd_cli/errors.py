@@ -2,6 +2,7 @@
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
+EXIT_CANNOT_SERVE = 3
 EXIT_INTERRUPTED = 130
 
 
@@ -20,3 +21,9 @@ class UsageError(HsdError):
     """The command line itself asks for something impossible."""
 
     exit_code = EXIT_USAGE
+
+
+class CannotServe(HsdError):
+    """Another engine cannot run a pair that `hsd` can."""
+
+    exit_code = EXIT_CANNOT_SERVE

@@ -21,6 +21,8 @@ LIGHT = [
     ["chat", "--temperature", "-1"],
     ["chat", "--continue", "--load", "x"],
     ["vocab-diff", "--help"],
+    ["export", "--help"],
+    ["export", "-t", "some/model", "--engine", "vllm"],
     ["generate", ""],
     ["generate", "-n", "0", "x"],
     ["generate", "--dtype", "int3", "x"],

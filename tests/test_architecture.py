@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "hsd_cli"
 LAYERS = [
     ["app", "__main__"],
     ["commands"],
-    ["chat", "batch", "doctor"],
+    ["chat", "batch", "doctor", "export"],
     ["bench"],
     ["ui"],
     ["engine"],

@@ -1,0 +1,1 @@
+"""Other engines: what serves a pair there, and why some cannot."""
