@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -22,12 +22,14 @@ from hsd_cli.drafting.protocol import Drafter
 from hsd_cli.drafting.registry import Pair, Side
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.planner.controller import Controller
+from hsd_cli.planner.costs import Costs
 from hsd_cli.planner.memory import Placement, recall
 from hsd_cli.planner.prior import Prior, measured_prior
 from hsd_cli.planner.record import PairRecord
 from hsd_cli.planner.selection import make_drafter
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.device import out_of_memory
+from hsd_cli.runtime.joint import JointPasses
 from hsd_cli.runtime.loading import LoadedModel
 from hsd_cli.runtime.model import CachedModel, context_size_of
 from hsd_cli.vocab.tokenizer import ModelTokenizer, Prompt, Rendered
@@ -87,6 +89,15 @@ class Generation:
         return self.drafting.drafter if isinstance(self.drafting.drafter, Controller) else None
 
 
+@dataclass(frozen=True)
+class Company:
+    """What a text shares with others that are written beside it: the models' passes, and what is known of their costs,
+    given a guess of a drafter step's share of a target pass."""
+
+    joint: Mapping[str, JointPasses]
+    costs: Callable[[float], Costs]
+
+
 class Engine:
     """A target, and a drafter unless decoding is plain. It writes one text at a time.
 
@@ -103,13 +114,15 @@ class Engine:
         *,
         strict: bool = True,
         drafter_failure: str | None = None,
+        company: Company | None = None,
     ) -> None:
         self.target = target
         self.drafter = drafter
         self.strict = strict
         self.drafter_failure = drafter_failure
-        self._target_tokenizer = ModelTokenizer.load(target.name, target.eos_ids)
-        self._drafter_tokenizer = None if drafter is None else ModelTokenizer.load(drafter.name, drafter.eos_ids)
+        self._company = company or Company({}, Costs)
+        self._target_tokenizer = ModelTokenizer.of(target)
+        self._drafter_tokenizer = None if drafter is None else ModelTokenizer.of(drafter)
         self._models: dict[str, CachedModel] = {}
         self._commits: Generator[Commit] | None = None
 
@@ -217,6 +230,7 @@ class Engine:
 
     def _make_drafter(self, request: Request, pair: Pair | None, device: torch.device, clock: PhaseClock) -> Drafter:
         lost = self.drafter_failure is not None and request.algorithm not in ("auto", "lookup")
+        prior = self._prior(request.sampling.greedy)
         return make_drafter(
             "ar" if lost else request.algorithm,
             pair,
@@ -224,7 +238,8 @@ class Engine:
             clock,
             greedy=request.sampling.greedy,
             fixed_length=request.lookahead is not None,
-            prior=self._prior(request.sampling.greedy),
+            prior=prior,
+            costs=self._company.costs(prior.step),
         )
 
     def _lose_drafter(self, error: Exception) -> None:
@@ -238,7 +253,7 @@ class Engine:
 
     def _cached(self, role: str, loaded: LoadedModel, capacity: int) -> CachedModel:
         if role not in self._models:
-            self._models[role] = CachedModel(loaded.model, capacity)
+            self._models[role] = CachedModel(loaded.model, capacity, self._company.joint.get(role))
         return self._models[role]
 
     def _forgetting_on_failure(self, commits: Generator[Commit]) -> Generator[Commit]:

@@ -15,6 +15,7 @@ LAYERS = [
     ["chat", "batch", "doctor", "export"],
     ["bench"],
     ["ui"],
+    ["batch_engine"],
     ["engine"],
     ["planner"],
     ["decoding"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Callable
 from statistics import median
 
 RECENT = 15  # observations whose median counts: older ones were of a shorter text, single ones are hiccups
@@ -13,16 +14,18 @@ MARGINAL_GUESS, MOST_AT_FIRST = 0.1, 0.3
 class Costs:
     """Seconds of a target pass by its number of tokens, and of a drafter step by algorithm.
 
-    ``step_guess`` is the drafter's cost as a share of the target's, from their sizes.
+    ``step_guess`` is the drafter's cost as a share of the target's, from their sizes; ``marginal_guess`` what checking
+    one more token adds to a pass, as a share of it.
     """
 
-    def __init__(self, step_guess: float) -> None:
+    def __init__(self, step_guess: float, marginal_guess: float = MARGINAL_GUESS) -> None:
         self._passes: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
         self._steps: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
         # Asked for far more often than they change.
         self._typical_pass: dict[int, float] = {}
         self._typical_step: dict[str, float] = {}
         self._step_guess = step_guess
+        self._marginal_guess = marginal_guess
 
     def observe_pass(self, tokens: int, seconds: float) -> None:
         seen = self._passes[tokens]
@@ -74,6 +77,29 @@ class Costs:
         known = [(tokens, self._typical(tokens)) for tokens in sorted(self._passes)]
         several = known[1:] if len(known) > 2 and known[0][0] == 1 else known
         if len(several) < 2:
-            return MARGINAL_GUESS * (known[0][1] if known else 1.0)
+            return self._marginal_guess * (known[0][1] if known else 1.0)
         (few, fast), (many, slow) = several[0], several[-1]
         return max(0.0, (slow - fast) / (many - few))
+
+
+class SharedCosts(Costs):
+    """The same for one of several texts that share their passes: what they take if all do as this one does.
+
+    A text that counted just what it adds itself would draft as if the others were not waiting. ``passes`` are those of
+    all together, by all their tokens, and somebody else observes them; ``texts`` is how many there are now.
+    """
+
+    def __init__(self, step_guess: float, passes: Costs, texts: Callable[[], int]) -> None:
+        super().__init__(step_guess)
+        self._shared = passes
+        self._texts = texts
+
+    def observe_pass(self, tokens: int, seconds: float) -> None:
+        pass
+
+    def verification(self, tokens: int) -> float:
+        return self._shared.verification(tokens * self._texts())
+
+    @property
+    def marginal(self) -> float:
+        return self._shared.marginal * self._texts()

@@ -33,6 +33,7 @@ def make_drafter(
     greedy: bool,
     fixed_length: bool,
     prior: Prior,
+    costs: Costs,
 ) -> Drafter:
     """Raises ``UsageError`` where the algorithm does not suit the pair."""
     plain = NoDrafter(device)
@@ -41,7 +42,6 @@ def make_drafter(
     automatic = algorithm == "auto"
     if fixed_length and not automatic:
         return LookupDrafter(device) if algorithm == "lookup" else _make(algorithm, pair)
-    costs = Costs(prior.step)
     pace = Pace(costs, fixed_length)
     if pair is not None:
         pair = replace(pair, patience=pace)

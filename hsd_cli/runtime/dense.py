@@ -48,8 +48,39 @@ class Layer:
     down: Map
 
 
+@dataclass(frozen=True)
+class Reading:
+    """Tokens to be read: ``ids`` (int64 ``[k]``) at the positions from ``start`` on of the text that ``cache`` has.
+
+    Logits are wanted after the last ``keep`` of them.
+    """
+
+    ids: torch.Tensor
+    cache: RollbackCache
+    start: int
+    keep: int
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.ids)
+
+
+@dataclass(frozen=True)
+class Share:
+    """One text's share of a pass: ``count`` tokens. ``caches`` keep each layer's keys and values: their ``update``
+    takes new ones and returns all that are attended to, ``[1, kv_heads, count or all, head_dim]``.
+
+    ``mask``: which positions each token sees, bool ``[count, end]``; for few tokens as ``row_mask`` has it. ``None``
+    where it is all of them, or at the beginning of a text those before it.
+    """
+
+    count: int
+    mask: torch.Tensor | None
+    caches: Sequence[Any]
+
+
 class DenseDecoder:
-    """Reads tokens with the weights of ``model``, which it shares with it, and with its cache."""
+    """Reads tokens with the weights of ``model``, which it shares with it, and with caches of their own."""
 
     def __init__(self, model: Any) -> None:
         config = model.config
@@ -64,35 +95,35 @@ class DenseDecoder:
         self._layers = [_layer(layer) for layer in model.model.layers]
         self._cos = self._sin = torch.empty(0)
 
-    def logits(self, ids: torch.Tensor, cache: RollbackCache, start: int, keep: int) -> torch.Tensor:
-        """Reads ``ids`` (int64 ``[k]``) at the positions from ``start`` on; logits after the last ``keep`` of them,
-        ``[keep, vocabulary_size]``."""
-        end = start + len(ids)
-        cos, sin = self.angles(end)
-        states = self.states(ids, (cos[start:end], sin[start:end]), self._mask(start, len(ids)), cache.layers)
-        return self.predict(states[-keep:])
+    def logits(self, readings: Sequence[Reading]) -> list[torch.Tensor]:
+        """Reads all of ``readings``, each of another text, in one pass; for each its logits,
+        ``[keep, vocabulary_size]``.
+
+        The weights are read once for all of them. No text is padded to another's length.
+        """
+        tables = self.angles(max(reading.end for reading in readings))
+        cos, sin = (torch.cat([table[each.start : each.end] for each in readings]) for table in tables)
+        shares = [Share(len(each.ids), self._mask(each.start, len(each.ids)), each.cache.layers) for each in readings]
+        states = self.states(torch.cat([each.ids for each in readings]), (cos, sin), shares)
+        parts = states.split([share.count for share in shares])
+        kept = torch.cat([part[-each.keep :] for part, each in zip(parts, readings, strict=True)])
+        return list(self.predict(kept).split([each.keep for each in readings]))
 
     def predict(self, states: torch.Tensor) -> torch.Tensor:
         """Logits ``[k, vocabulary_size]``, of ``states`` as the last layer leaves them."""
         return self._head(self._normed(states, self._norm))
 
     def states(
-        self,
-        ids: torch.Tensor,
-        angles: tuple[torch.Tensor, torch.Tensor],
-        mask: torch.Tensor | None,
-        caches: Sequence[Any],
+        self, ids: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], shares: Sequence[Share]
     ) -> torch.Tensor:
         """What the last layer makes of ``ids`` (int64 ``[k]``), ``[k, hidden_size]``.
 
-        ``angles`` and ``mask`` say where in the text they are, ``caches`` keep each layer's keys and values: their
-        ``update`` takes new ones and returns all that are attended to, ``[1, kv_heads, k or all, head_dim]``.
+        They are ``shares`` of texts, one after another; ``angles`` say where in the texts they are.
         """
         count = len(ids)
         hidden = F.embedding(ids, self._embeddings)
         cos, sin = angles
-        attend = self._attend_as_rows if count <= FEW else self._attend
-        for layer, cached in zip(self._layers, caches, strict=True):
+        for number, layer in enumerate(self._layers):
             states = layer.attention(self._normed(hidden, layer.before))
             states = states.view(count, self._heads + 2 * self._kv_heads, self._head_dim)
             rotating, value = states.split([self._heads + self._kv_heads, self._kv_heads], 1)
@@ -101,17 +132,30 @@ class DenseDecoder:
                 rotating = torch.cat([self._normed(query, layer.norms[0]), self._normed(key, layer.norms[1])], 1)
             rotating = rotating * cos + rotating.roll(self._head_dim // 2, -1) * sin
             query, key = rotating.split([self._heads, self._kv_heads], 1)
-            keys, values = cached.update(key.transpose(0, 1)[None], value.transpose(0, 1)[None])
-            hidden = hidden + layer.output(attend(query, keys, values, mask))
+            hidden = hidden + layer.output(self._attended(number, query, key, value, shares))
             gate, up = layer.gate_up(self._normed(hidden, layer.between)).chunk(2, -1)
             hidden = hidden + layer.down(F.silu(gate) * up)
         return hidden
 
-    def _mask(self, start: int, count: int) -> torch.Tensor | None:
-        """Which positions each token sees, bool ``[k, end]``; for few tokens as ``row_mask`` has it.
+    def _attended(
+        self, number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, shares: Sequence[Share]
+    ) -> torch.Tensor:
+        """What layer ``number`` sees of each text, ``[k, heads * head_dim]``."""
+        if len(shares) == 1:
+            return self._attended_share(number, shares[0], query, key, value)
+        counts = [share.count for share in shares]
+        parts = zip(shares, query.split(counts), key.split(counts), value.split(counts), strict=True)
+        return torch.cat([self._attended_share(number, *part) for part in parts])
 
-        ``None`` where it is all of them, or at the beginning of a text those before it.
-        """
+    def _attended_share(
+        self, number: int, share: Share, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        keys, values = share.caches[number].update(key.transpose(0, 1)[None], value.transpose(0, 1)[None])
+        attend = self._attend_as_rows if share.count <= FEW else self._attend
+        return attend(query, keys, values, share.mask)
+
+    def _mask(self, start: int, count: int) -> torch.Tensor | None:
+        """As ``Share`` has it."""
         if count == 1 or (start == 0 and count > FEW):
             return None
         mask = torch.ones(count, start + count, dtype=torch.bool, device=self._embeddings.device).tril(start)
@@ -243,7 +287,7 @@ def _checked(model: PreTrainedModel, cache: RollbackCache) -> DenseDecoder | Non
     probe = torch.arange(PROBE, device=model.device) * model.config.vocab_size // PROBE
     expected = model(input_ids=probe[None], use_cache=False).logits[0]
     decoder = DenseDecoder(model)
-    found = decoder.logits(probe, cache, 0, PROBE)
+    [found] = decoder.logits([Reading(probe, cache, 0, PROBE)])
     cache.rollback(0)
     alike = (found - expected).std() <= torch.finfo(found.dtype).eps ** 0.5 * expected.std()
     return decoder if alike else None

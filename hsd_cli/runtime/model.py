@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -12,9 +13,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.cache import RollbackCache
-from hsd_cli.runtime.dense import DenseDecoder, dense_decoder
+from hsd_cli.runtime.dense import DenseDecoder, Reading, dense_decoder
 from hsd_cli.runtime.device import upload
 from hsd_cli.runtime.graphs import graphs_for
+from hsd_cli.runtime.joint import JointPasses
 from hsd_cli.runtime.recurrent import Replay
 from hsd_cli.runtime.static import StaticReader
 
@@ -87,11 +89,13 @@ class CachedModel:
     """A ``LanguageModel`` around a causal LM of transformers. The model itself is never changed.
 
     ``capacity`` is the number of tokens that the cache has room for at first; it grows when needed.
+    ``joint`` has what is read by several texts at a time read in one pass, where the model is a plain dense one.
     Raises ``HsdError`` if the model's state cannot be rolled back, or if it is not causal.
     """
 
-    def __init__(self, model: PreTrainedModel, capacity: int) -> None:
+    def __init__(self, model: PreTrainedModel, capacity: int, joint: JointPasses | None = None) -> None:
         self._model = model
+        self._joint = joint
         self._read = 0
         self._text: list[int] = []
         parameters = inspect.signature(model.forward).parameters
@@ -113,7 +117,8 @@ class CachedModel:
         # The head may be wider than the vocabulary: padded ids are part of the target's distribution all the same.
         self.vocabulary_size = model.get_output_embeddings().weight.shape[0]
         self._dense = dense_decoder(model, self._cache)
-        self._graphs = None if self._dense is None else graphs_for(self.device)
+        crowded = joint is not None and joint.size > 1  # what is recorded is of one text's cache
+        self._graphs = None if self._dense is None or crowded else graphs_for(self.device)
         self._static: StaticReader | None = None
         if self._dense is None and model not in _known_causal:
             self._refuse_foresight()
@@ -173,9 +178,9 @@ class CachedModel:
     @torch.inference_mode()
     def _forward(self, ids: torch.Tensor, keep: int) -> torch.Tensor:
         if self._dense is not None:
-            logits = self._static_pass(self._dense, ids, keep)
-            if logits is None:
-                logits = self._dense.logits(ids, self._cache, self._read, keep)
+            reading = Reading(ids, self._cache, self._read, keep)
+            alone = partial(self._dense_pass, self._dense, reading)
+            logits = alone() if self._joint is None else self._joint.read(self._dense, reading, alone)
             self._read += len(ids)
             return logits
         options: dict[str, Any] = {self._cache_name: self._cache, "use_cache": True}
@@ -193,6 +198,10 @@ class CachedModel:
             start = self._read if self._replay is None else self._replay.position
             options["position_ids"] = torch.arange(start, start + len(ids), device=self.device)[None]
         return self._model(input_ids=ids[None], **options).logits[0]  # type: ignore[no-any-return]
+
+    def _dense_pass(self, decoder: DenseDecoder, reading: Reading) -> torch.Tensor:
+        logits = self._static_pass(decoder, reading.ids, reading.keep)
+        return decoder.logits([reading])[0] if logits is None else logits
 
     def _static_pass(self, decoder: DenseDecoder, ids: torch.Tensor, keep: int) -> torch.Tensor | None:
         """The pass as one launch, ``None`` where that is not to be had."""

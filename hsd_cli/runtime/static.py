@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from hsd_cli.runtime.cache import RollbackCache
-from hsd_cli.runtime.dense import DenseDecoder
+from hsd_cli.runtime.dense import DenseDecoder, Share
 from hsd_cli.runtime.graphs import Graphs
 
 SIZES = (1, 2, 3, 5, 9, 17)  # tokens per pass: a draft of 2^n and the token before it
@@ -80,7 +80,7 @@ class StaticReader:
         cos, sin = (table.index_select(0, places) for table in self._angles)
         seen = torch.arange(bucket, device=ids.device) <= places[:, None]
         slots = [Slots(memory, places, bucket) for memory in self._memory]
-        states = self._decoder.states(ids, (cos, sin), self._decoder.row_mask(seen), slots)
+        states = self._decoder.states(ids, (cos, sin), [Share(len(ids), self._decoder.row_mask(seen), slots)])
         return (self._decoder.predict(states if row is None else states.index_select(0, row)),)
 
 

@@ -1,0 +1,142 @@
+"""Several texts at a time with one pair: each has a seat, and as one ends its seat is free for the next.
+
+They share forward passes and nothing else: each has its own caches, drafts, accepted lengths and random numbers, so
+that none depends on the company it keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import torch
+from greenlet import getcurrent, greenlet
+
+from hsd_cli.decoding.loop import Commit
+from hsd_cli.engine import Company, Engine, Generation, Request
+from hsd_cli.planner.costs import MARGINAL_GUESS, Costs, SharedCosts
+from hsd_cli.runtime.joint import JointPasses, Pass
+from hsd_cli.runtime.loading import LoadedModel
+
+
+@dataclass(eq=False)
+class Text:
+    """A text on its seat. ``generation`` is there once its prompt was found to fit."""
+
+    request: Request
+    seat: Engine
+    writer: greenlet = field(repr=False)
+    generation: Generation | None = None
+
+
+Happening = tuple[Text, Commit | Exception]
+
+
+class BatchEngine:
+    """Writes up to ``size`` texts at a time. Use it from one thread.
+
+    ``strict`` and ``drafter_failure`` are as in ``Engine``.
+    """
+
+    def __init__(
+        self,
+        target: LoadedModel,
+        drafter: LoadedModel | None,
+        size: int,
+        *,
+        strict: bool = True,
+        drafter_failure: str | None = None,
+    ) -> None:
+        self.size = size
+        self._target_passes, self._drafter_passes = JointPasses(size), JointPasses(size)
+        self._costs = Costs(1.0, MARGINAL_GUESS / size)
+        company = Company({"target": self._target_passes, "drafter": self._drafter_passes}, self._shared_costs)
+        self._seats = [
+            Engine(target, drafter, strict=strict, drafter_failure=drafter_failure, company=company)
+            for _ in range(size)
+        ]
+        self._texts: list[Text] = []
+        self._ready: list[Text] = []
+        self._happened: list[Happening] = []
+        self._last: Pass | None = None
+        self._busy = 0.0
+
+    def _shared_costs(self, step_guess: float) -> Costs:
+        return SharedCosts(step_guess, self._costs, lambda: len(self._texts))
+
+    @property
+    def free(self) -> int:
+        """How many more texts can begin."""
+        return self.size - len(self._texts)
+
+    @property
+    def texts(self) -> Sequence[Text]:
+        """Those that are being written."""
+        return self._texts
+
+    def begin(self, request: Request) -> Text:
+        """Takes a free seat for a text; ``step`` writes it."""
+        seat = self._seats.pop()
+        text = Text(request, seat, greenlet(lambda: self._write(text)))
+        self._texts.append(text)
+        self._ready.append(text)
+        return text
+
+    def end(self, text: Text) -> None:
+        """Gives up a text, if it has not ended."""
+        text.writer.throw()
+
+    @torch.inference_mode()
+    def step(self) -> list[Happening]:
+        """Writes on until something has happened; nothing does if there are no texts.
+
+        That is an iteration of a text, or why it cannot go on: ``HsdError``, or what else was raised. A text has ended
+        with its failure, or with a commit that has a ``finish_reason``.
+        """
+        while self._texts and not self._happened:
+            begun = perf_counter()
+            if self._ready:
+                ready, self._ready = self._ready, []
+                for text in ready:
+                    text.writer.switch()
+            else:
+                self._observe()
+                drafting = len(self._drafter_passes) > 0
+                done = (self._drafter_passes if drafting else self._target_passes).run()
+                if not drafting:
+                    self._last = done
+            self._busy += perf_counter() - begun
+        happened, self._happened = self._happened, []
+        return happened
+
+    def _observe(self) -> None:
+        """What the last pass of the target took, with all that each text had to do until it needed the next one."""
+        if self._last is not None and self._last.drafts:
+            self._costs.observe_pass(self._last.tokens, self._busy)
+        self._last, self._busy = None, 0.0
+
+    def _write(self, text: Text) -> None:
+        """The body of a text's greenlet."""
+        try:
+            text.generation = text.seat.generate(text.request)
+            for commit in text.generation.commits:
+                self._happened.append((text, commit))
+                self._stand_back(text)
+        except Exception as error:  # whatever it is, the others go on, and the caller is told
+            self._happened.append((text, error))
+        finally:
+            self._leave(text)
+
+    def _stand_back(self, text: Text) -> None:
+        """For whoever called ``step``, who comes back to go on."""
+        self._ready.append(text)
+        parent = getcurrent().parent
+        assert parent is not None
+        parent.switch()
+
+    def _leave(self, text: Text) -> None:
+        self._texts.remove(text)
+        self._seats.append(text.seat)
+        if text in self._ready:
+            self._ready.remove(text)

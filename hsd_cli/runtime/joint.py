@@ -1,0 +1,102 @@
+"""Forward passes that several texts share: the weights are read once for all.
+
+Each text is written by a greenlet of its own, by code that knows nothing of the others. It stands still where it needs
+a pass; when all do, those that need the same model get one together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from greenlet import getcurrent, greenlet
+
+from hsd_cli.runtime.dense import DenseDecoder, Reading
+
+MOST_TOKENS = 2048  # of a pass over several texts: bounds the memory that its activations take
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A text that stands still, and the pass that it needs; ``alone`` makes the pass for no other."""
+
+    text: greenlet
+    reading: Reading
+    alone: Callable[[], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What was read at once: ``tokens`` of ``texts``. ``drafts``: they were no more than drafts, not prompts."""
+
+    texts: int
+    tokens: int
+    drafts: bool
+
+
+class JointPasses:
+    """Where the texts of one thread meet that use one model, ``size`` of them at most. ``read`` is called by their
+    greenlets, ``run`` by the greenlet that made those."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._decoder: DenseDecoder | None = None
+        self._waiting: dict[greenlet, Waiting] = {}
+
+    def __len__(self) -> int:
+        """The number of texts that stand still."""
+        return len(self._waiting)
+
+    def read(self, decoder: DenseDecoder, reading: Reading, alone: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The logits that ``reading`` wants, once there was a pass; others write on in the meantime."""
+        text = getcurrent()
+        assert text.parent is not None, "only texts in greenlets can wait for each other"
+        self._decoder = decoder
+        self._waiting[text] = Waiting(text, reading, alone)
+        try:
+            logits: torch.Tensor = text.parent.switch()
+        finally:
+            self._waiting.pop(text, None)  # also if the text is given up
+        return logits
+
+    def run(self) -> Pass:
+        """One pass; then each of its texts goes on until it waits again, or leaves for another reason.
+
+        Where there is not enough memory the texts are read in smaller groups; one that does not even fit alone gets the
+        ``torch.OutOfMemoryError``.
+        """
+        assert self._decoder is not None
+        group = _first_few(list(self._waiting.values()))
+        tokens = sum(len(each.reading.ids) for each in group)
+        drafts = all(each.reading.keep == len(each.reading.ids) for each in group)
+        for each, logits in zip(group, _read_together(self._decoder, group), strict=True):
+            if isinstance(logits, torch.Tensor):
+                each.text.switch(logits)
+            else:
+                each.text.throw(logits)
+        return Pass(len(group), tokens, drafts)
+
+
+def _first_few(waiting: list[Waiting]) -> list[Waiting]:
+    """As many as one pass may have tokens, at least one."""
+    tokens = 0
+    for count, each in enumerate(waiting):
+        tokens += len(each.reading.ids)
+        if count and tokens > MOST_TOKENS:
+            return waiting[:count]
+    return waiting
+
+
+def _read_together(decoder: DenseDecoder, group: Sequence[Waiting]) -> list[torch.Tensor | torch.OutOfMemoryError]:
+    try:
+        if len(group) == 1:
+            return [group[0].alone()]
+        return list(decoder.logits([each.reading for each in group]))
+    except torch.OutOfMemoryError as error:
+        for each in group:
+            each.reading.cache.rollback(each.reading.start)  # some layers have read it
+        if len(group) == 1:
+            return [error]
+    half = len(group) // 2
+    return _read_together(decoder, group[:half]) + _read_together(decoder, group[half:])
