@@ -66,7 +66,7 @@ SAME, LOOKUP, INDEX = "drafting/sd.py", "drafting/lookup.py", "drafting/suffix_i
 
 RATIO = "(p_t / psi_t).clamp(max=1)"
 COINS = "self._randomness.accept(_acceptance(p, psi, draft.tokens)).cumprod(0)"
-MATCHES = "(choices[:-1] == draft.tokens).cumprod(0)"
+MATCHES = "(choices[: len(draft)] == draft.tokens).cumprod(0)"
 SEED = " + _signed(seed * GOLDEN)) + _signed(seed)"
 TOKEN = "(torch.arange(size, device=device) + 1)"
 DRAWN = "self._rule.propose(psi, position"

@@ -19,7 +19,8 @@ class VerificationRule(ProposalRule, Protocol):
 
     def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
         """Checks ``draft`` against the target's warped ``logits`` (float32 ``[m + 1, V]``) for ``position``
-        of the text and the following ones.
+        of the text and the following ones. There may be a proposal for the last row, too: a guess at the target's own
+        token, which then need not be another one.
 
         Returns int64 ``[3]`` on the same device: the number of accepted proposals, the target's own next token, and
         whether the numbers were sound (no NaN).
@@ -69,12 +70,16 @@ class Rejection:
         else:
             psi = _point_masses(draft.tokens, p.shape[1]) if draft.psi is None else draft.psi
             accepted = self._randomness.accept(_acceptance(p, psi, draft.tokens)).cumprod(0).sum()
-            at_stop = p.index_select(0, accepted[None])[0]
+            at_stop = p.index_select(0, accepted.clamp(max=len(p) - 1)[None])[0]
             # After the last proposal there is nothing to subtract: the bonus token is drawn from p itself.
             proposed = psi.index_select(0, accepted.clamp(max=len(draft) - 1)[None])[0] * (accepted < len(draft))
             residual = (at_stop - proposed).clamp(min=0)
             # p and ψ can agree to the last bit and still be rejected by rounding: then p is as good.
             weights = torch.where(residual.sum() > 0, residual, at_stop)
+            if len(draft) == len(p):  # all accepted: the last one is the target's own token
+                guessed = _point_masses(draft.tokens[-1:], p.shape[1])[0]
+                weights = torch.where(accepted < len(p), weights, guessed)
+                accepted = accepted.clamp(max=len(p) - 1)
         sound = weights.sum().isfinite()
         return torch.stack([accepted, self._randomness.draw(weights), sound])
 
@@ -89,7 +94,7 @@ def _acceptance(p: torch.Tensor, psi: torch.Tensor, tokens: torch.Tensor) -> tor
     """``min(1, p(t) / ψ(t))`` for each proposal, ``[m]``; zero for void ones."""
     size = p.shape[1]
     column = tokens.clamp(max=size - 1)[:, None]
-    p_t, psi_t = p[:-1].gather(1, column)[:, 0], psi.gather(1, column)[:, 0]
+    p_t, psi_t = p[: len(tokens)].gather(1, column)[:, 0], psi.gather(1, column)[:, 0]
     possible = (tokens < size) & (psi_t > 0)
     return (p_t / psi_t).clamp(max=1).masked_fill(~possible, 0)  # not `where`, which copies its 0 to the device
 
@@ -118,6 +123,6 @@ class Coupled:
         if self._seed is not None:
             logits = logits - exponential_noise(self._seed, position, len(logits), logits.shape[1], logits.device).log()
         values, choices = logits.max(-1)
-        accepted = (choices[:-1] == draft.tokens).cumprod(0).sum()
+        accepted = (choices[: len(draft)] == draft.tokens).cumprod(0).sum().clamp(max=len(logits) - 1)
         sound = values.isfinite().all()
         return torch.stack([accepted, choices.index_select(0, accepted[None])[0], sound])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from hsd_cli.runtime.model import common_prefix
@@ -28,6 +29,9 @@ class Context(Protocol):
         Returns how many leading ids of ``ids + drafted`` are still there.
         """
 
+    def undo(self) -> None:
+        """Takes the last ``commit`` back."""
+
 
 class MirroredContext:
     """For one shared vocabulary: the drafter reads the target's own ids (its ``size`` embeddings may be fewer)."""
@@ -35,11 +39,27 @@ class MirroredContext:
     def __init__(self, prompt: Sequence[int], size: int) -> None:
         self._last = size - 1
         self.ids = [min(token, self._last) for token in prompt]
+        self._before = len(self.ids)
 
     def commit(self, tokens: Sequence[int], drafted: Sequence[int]) -> int:
-        unchanged = len(self.ids) + common_prefix(tokens, drafted)
+        self._before = len(self.ids)
+        unchanged = self._before + common_prefix(tokens, drafted)
         self.ids.extend(min(token, self._last) for token in tokens)
         return unchanged
+
+    def undo(self) -> None:
+        del self.ids[self._before :]
+
+
+@dataclass(frozen=True)
+class _State:
+    """Of a ``TranslatedContext``: ``changed`` followed the first ``kept`` ids."""
+
+    kept: int
+    changed: list[int]
+    pending: bytes
+    word: bytes
+    word_ids: int
 
 
 class TranslatedContext:
@@ -60,8 +80,10 @@ class TranslatedContext:
         self._word, self._word_ids = b"", 0  # what the last ids stand for, if they do not spell it, and their number
         self._search = WORD_SEARCH if drafter.text_bytes(drafter.encode(b"ab")) == b"ab" else LONGEST_WORD
         self.ids = list(prompt)
+        self._before = self._state(len(self.ids))
 
     def commit(self, tokens: Sequence[int], drafted: Sequence[int]) -> int:
+        self._before = self._state(len(self.ids))
         new = self._pending + self._target.text_bytes(tokens)
         confirmed, read = self._confirmed(drafted, new)
         before = len(self.ids)
@@ -73,9 +95,18 @@ class TranslatedContext:
         if not readable:
             return len(self.ids)
         start = len(self.ids) - self._word_ids if self._word else self._unfinished_word()
+        self._before = replace(self._before, kept=min(start, before), changed=self.ids[start:before])
         old = self.ids[start:]
         self.ids[start:] = self._encode((self._word or self._drafter.text_bytes(old)) + readable)
         return min(start + common_prefix(old, self.ids[start:]), before + confirmed)
+
+    def undo(self) -> None:
+        before = self._before
+        self.ids[before.kept :] = before.changed
+        self._pending, self._word, self._word_ids = before.pending, before.word, before.word_ids
+
+    def _state(self, kept: int) -> _State:
+        return _State(kept, [], self._pending, self._word, self._word_ids)
 
     def _encode(self, data: bytes) -> list[int]:
         """The ids for the end of the text; remembers its last word if they do not spell it."""

@@ -44,6 +44,18 @@ class Patience(Protocol):
         """How many of the last draft's tokens the text then confirmed."""
 
 
+@dataclass(frozen=True)
+class _Followed:
+    """How the text was last followed: the target ids ``tokens`` from ``start`` on, which were checked against
+    ``drafted``. Of the ids before them and ``drafted`` the first ``unchanged`` stayed.
+    """
+
+    start: int
+    tokens: Sequence[int]
+    drafted: torch.Tensor
+    unchanged: int
+
+
 class DraftModel:
     """A drafter model, its context, and the cache that follows the context.
 
@@ -70,6 +82,7 @@ class DraftModel:
         self._patience = patience
         self._graphs = graphs
         self._followed = self._start = prompt_length
+        self._last: _Followed | None = None
         self._own_start = len(context.ids)
         self._guess = steps_per_token
         warp.follow(context.ids, 0)
@@ -116,19 +129,37 @@ class DraftModel:
         return choosing.choose(*inputs)
 
     def _follow(self, text: Sequence[int]) -> None:
-        """Reads the target ids that were appended since the last draft; what they confirm of it stays in the cache."""
+        """Reads the target ids that were appended since the last draft; what they confirm of it stays in the cache.
+
+        Those of the last time are taken back if there are others in their place now.
+        """
+        kept = self._take_back(text)
         new = text[self._followed :]
-        if not new:
+        if not new and kept is None and not len(self.drafted):
             return
         with self.clock.phase("translate"):
             before = len(self._context.ids)
             unchanged = self._context.commit(new, self.drafted.tolist())
         if self._patience is not None and len(self.drafted):
             self._patience.learn(max(0, unchanged - before))
+        if kept is not None:
+            unchanged = min(unchanged, kept)
+        self._last = _Followed(self._followed, new, self.drafted, unchanged)
         self._followed = len(text)
         self.drafted = self.drafted[:0]
         self.warp.follow(self._context.ids, unchanged)
         self.model.rollback(min(self.model.length, unchanged))
+
+    def _take_back(self, text: Sequence[int]) -> int | None:
+        """Goes back before the ids that were followed last if they are not in ``text``. Then it returns how many of the
+        leading ids of context and draft the cache still has.
+        """
+        last = self._last
+        if last is None or text[last.start : self._followed] == last.tokens:
+            return None
+        self._context.undo()
+        self._followed, self.drafted = last.start, last.drafted
+        return last.unchanged
 
     def _read_context(self) -> torch.Tensor:
         """Logits after the whole context, ``[1, D]``; only what the cache lacks is read."""

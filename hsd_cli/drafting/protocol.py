@@ -30,6 +30,17 @@ class Draft:
         """The first ``count`` proposals. Cutting by *position* keeps ``psi`` honest, cutting by token would not."""
         return Draft(self.tokens[:count], None if self.psi is None else self.psi[:count], self.algorithm)
 
+    def after(self, count: int) -> Draft:
+        """What follows the first ``count`` proposals, once these are in the text."""
+        return Draft(self.tokens[count:], None if self.psi is None else self.psi[count:], self.algorithm)
+
+    def followed_by(self, other: Draft) -> Draft:
+        """Both in a row. Either is empty, or both have ``psi``, or none."""
+        if not len(self) or not len(other):
+            return self if len(self) else other
+        both = None if self.psi is None or other.psi is None else torch.cat([self.psi, other.psi])
+        return Draft(torch.cat([self.tokens, other.tokens]), both, self.algorithm)
+
 
 class ProposalRule(Protocol):
     """How a verification rule wants proposals to be drawn from their distribution.
@@ -66,5 +77,6 @@ class Drafter(Protocol):
     def draft(self, text: Sequence[int], lookahead: int) -> Draft:
         """At most ``lookahead`` proposals for what follows ``text``; fewer, even none, are legal.
 
-        ``text`` is the same list at every call, grown by what was committed: target ids, the prompt's first.
+        ``text`` is the same list at every call, grown by what was committed: target ids, the prompt's first. To those
+        with a drafter model it may also have been guessed: then what was new at the last call may be another now.
         """
