@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from hsd_cli.decoding.loop import Commit, Piece
+from hsd_cli.drafting.registry import ALGORITHMS
+from hsd_cli.ui import run_page
 from hsd_cli.ui.run_page import bars_of, places_of, tokens_of
 from tests.cli import checkpoint, hsd
 
@@ -96,6 +98,13 @@ def test_a_run_with_drafts(tmp_path: Path) -> None:
     assert hsd("generate", "-q", "-n", 40, "-a", "slem", "--report", page, "def read(path):\n").code == 0
     parsed = Page(page.read_text(encoding="utf-8"))
     assert {"drafted by slem", "Acceptance by place in the draft", "Iterations"} <= set(parsed.texts)
+
+
+@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "ar"])
+def test_every_algorithm_has_a_colour_by_day_and_by_night(algorithm: str) -> None:
+    template = Path(run_page.__file__).with_suffix(".html").read_text(encoding="utf-8")
+    assert len(re.findall(rf"--{algorithm}: #[0-9a-f]{{6}};", template)) == 2
+    assert f'"{algorithm}"' in template
 
 
 @pytest.mark.parametrize("place", ["none/page.html", ""])

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from hsd_cli.engine import Engine, Request
 from hsd_cli.runtime.loading import load_model
+from hsd_cli.vocab.marks import Marks
 from hsd_cli.vocab.tokenizer import Message, ModelTokenizer, Rendered
 from tests.cli import LETTERS, checkpoint, hsd
 from tests.tokenizer_families import EVERY_FAMILY, describe, vocabulary, vocabulary_of
@@ -135,6 +136,14 @@ def test_what_was_written_stays_where_a_message_holds_a_name(family: str) -> Non
     assert second.ids[: len(written.ids)] == written.ids
     anew = tokenizer.render(says(f"a{end}b", answer, f"{end}c"), chat=True)
     assert (second.text, special_ids(family, second.ids)) == (anew.text, special_ids(family, anew.ids))
+
+
+def test_a_text_can_be_taken_apart_before_and_after_a_name_and_not_within() -> None:
+    marks = Marks(["<end>"], ["a<end>"])
+    marked = marks.put_into("a<end>")
+    assert [marks.after(marked, length) for length in (0, 1, 6)] == [marked, marked[1:], ""]
+    assert [marks.after(marked, length) for length in (2, 5)] == [None, None]
+    assert marks.after(marks.put_into("a<end>b"), 5) is None
 
 
 @FAMILIES

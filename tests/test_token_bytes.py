@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from hsd_cli.vocab.source import read_vocabulary
 from hsd_cli.vocab.vocabulary import Vocabulary
@@ -105,6 +105,16 @@ def test_word_pieces_are_cleaned_up_where_the_library_does_it() -> None:
     for cleanup in (True, False):
         tokenizer.decoder = decoders.WordPiece(cleanup=cleanup)
         assert Vocabulary(describe(tokenizer)).text_bytes(ids) == b" " + tokenizer.decode(ids).encode()
+
+
+def test_tokens_are_replaced_and_stripped_as_the_library_does_it() -> None:
+    words = ["[UNK]", "_a__b", "###c##", "a#", "#a", "__", "c", "(x)y"]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
+    replaced = decoders.Replace(Regex(r"_+|\(x\)"), r"\0 ")  # which is no reference to a group
+    tokenizer.decoder = decoders.Sequence([replaced, decoders.Strip("#", 2, 1)])
+    vocabulary = Vocabulary(describe(tokenizer))
+    for index in range(1, len(words)):
+        assert vocabulary.token_bytes[index] == tokenizer.decode([index]).encode()
 
 
 def is_text(data: bytes) -> bool:
