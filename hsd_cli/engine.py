@@ -12,6 +12,7 @@ import torch
 
 from hsd_cli.decoding.dispensable import DispensableDrafter
 from hsd_cli.decoding.loop import Commit, Limits, decode
+from hsd_cli.decoding.parallel import ParallelDrafter
 from hsd_cli.decoding.sampling import Warper
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.decoding.statistics import Statistics
@@ -26,7 +27,8 @@ from hsd_cli.planner.costs import Costs
 from hsd_cli.planner.memory import Placement, recall
 from hsd_cli.planner.prior import Prior, measured_prior
 from hsd_cli.planner.record import PairRecord
-from hsd_cli.planner.selection import make_drafter
+from hsd_cli.planner.rhythm import DraftingRhythm
+from hsd_cli.planner.selection import make_drafter, make_parallel_drafter
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.device import out_of_memory
 from hsd_cli.runtime.joint import JointPasses
@@ -38,8 +40,13 @@ Verification = Literal["rejection", "coupled"]
 
 LONGEST_DRAFT = 16  # target tokens, where the length is left to the controller
 PLAIN_PASSES = 3  # for `time_plain`: enough for a median
+DRAFTERS_SEED = 0x9E3779B9  # what its seed differs by from the target's, where it has one of its own
 EASILY_ENCODED = 1 << 20  # characters: of shorter texts that are too long it is told how many tokens they have
 FIRST_ROOM = 2048  # tokens past the prompt that the caches have room for at first: most texts end long before -n
+
+
+class PromptTooLong(HsdError):
+    """The target's context cannot hold it."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,8 @@ class Request:
     """One text to write. ``chat=None`` uses the target's chat template if it has one.
 
     With ``lookahead=None`` drafts are as long as they pay. ``time_plain`` begins without drafts, so that it is known
-    what a plain pass takes. ``written`` is what the target read and wrote before, if the
-    prompt may go on from it.
+    what a plain pass takes. With ``parallel`` a drafter model drafts on while the target checks. ``written`` is what
+    the target read and wrote before, if the prompt may go on from it. With ``logprobs`` the pieces have the target\'s own log-probabilities.
     """
 
     prompt: Prompt
@@ -62,7 +69,9 @@ class Request:
     seed: int | None = None
     stops: tuple[str, ...] = ()
     time_plain: bool = False
+    parallel: bool = False
     written: Rendered | None = None
+    logprobs: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,7 +155,7 @@ class Engine:
         others can be left out."""
         text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
         if len(text) > max(EASILY_ENCODED, self.context_size * self._target_tokenizer.vocabulary.longest):
-            raise HsdError(
+            raise PromptTooLong(
                 f"the prompt has {len(text)} characters and the target's context holds {self.context_size} tokens; "
                 "shorten it"
             )
@@ -173,7 +182,7 @@ class Engine:
         rendered = self.render(request)
         prompt = rendered.ids
         if len(prompt) >= self.context_size:
-            raise HsdError(
+            raise PromptTooLong(
                 f"the prompt has {len(prompt)} tokens and the target's context holds {self.context_size}; shorten it"
             )
         capacity = len(prompt) + min(request.max_new_tokens + LONGEST_DRAFT, FIRST_ROOM)
@@ -187,44 +196,50 @@ class Engine:
             self._lose_drafter(error)
             statistics.drafter_failure = self.drafter_failure
 
-        def put_together() -> tuple[Drafter, Side | None]:
-            drafter = self._drafter_side(request, chat, capacity)
-            pair = None if drafter is None else _pair(request, target, drafter, rule, clock)
-            return self._make_drafter(request, pair, model.device, clock), drafter
+        def put_together() -> tuple[Drafter, Side | None, DraftingRhythm | None]:
+            side = self._drafter_side(request, chat, capacity)
+            if request.parallel and side is not None:  # two threads share neither random numbers nor a clock
+                pair = _pair(request, target, side, _apart(rule, seed), PhaseClock())
+                drafter, rhythm = self._make_parallel_drafter(request, pair)
+                return drafter, side, rhythm
+            together = None if side is None else _pair(request, target, side, rule, clock)
+            return self._make_drafter(request, together, model.device, clock), side, None
 
         try:
-            drafter, side = put_together()
+            drafter, side, rhythm = put_together()
         except UsageError:
             raise
         except Exception as error:
             if self.drafter is None or self.drafter_failure is not None:
                 raise
             lose_drafter(error)
-            drafter, side = put_together()
+            drafter, side, rhythm = put_together()
         statistics.drafter_failure = self.drafter_failure
         drafting = DispensableDrafter(drafter, NoDrafter(model.device), lose_drafter)
         text = TextStream(
             target.vocabulary, request.stops, drop_leading_space=chat and self._target_tokenizer.adds_dummy_space
         )
-        self._commits = self._forgetting_on_failure(
-            decode(
-                model,
-                drafting,
-                prompt,
-                Limits(
-                    request.max_new_tokens,
-                    request.lookahead or LONGEST_DRAFT,
-                    frozenset(self.target.eos_ids),
-                    PLAIN_PASSES if request.time_plain else 0,
-                ),
-                rule=rule,
-                warper=Warper(request.sampling, model.vocabulary_size, model.device),
-                text=text,
-                clock=clock,
-                statistics=statistics,
-                lose_drafter=drafting.lose,
-            )
+        ahead = None
+        if rhythm is not None and side is not None:
+            ahead = ParallelDrafter(drafting, rhythm, (model.device, side.model.device), model.vocabulary_size)
+        commits = decode(
+            model,
+            ahead or drafting,
+            prompt,
+            Limits(
+                request.max_new_tokens,
+                request.lookahead or LONGEST_DRAFT,
+                frozenset(self.target.eos_ids),
+                PLAIN_PASSES if request.time_plain else 0,
+            ),
+            rule=rule,
+            warper=Warper(request.sampling, model.vocabulary_size, model.device, logprobs=request.logprobs),
+            text=text,
+            clock=clock,
+            statistics=statistics,
+            lose_drafter=drafting.lose,
         )
+        self._commits = self._forgetting_on_failure(commits if ahead is None else ahead.during(commits))
         end = None if side is None else _end_of_drafting(request, target, side)
         return Generation(rendered, verification, seed, end, self._commits, text, statistics, clock, drafting)
 
@@ -240,6 +255,17 @@ class Engine:
             fixed_length=request.lookahead is not None,
             prior=prior,
             costs=self._company.costs(prior.step),
+        )
+
+    def _make_parallel_drafter(self, request: Request, pair: Pair) -> tuple[Drafter, DraftingRhythm]:
+        prior = self._prior(request.sampling.greedy)
+        return make_parallel_drafter(
+            request.algorithm,
+            pair,
+            self._company.costs(prior.step),
+            greedy=request.sampling.greedy,
+            fixed_length=request.lookahead is not None,
+            prior=prior,
         )
 
     def _lose_drafter(self, error: Exception) -> None:
@@ -319,3 +345,12 @@ def _rule(verification: Verification, seed: int | None, greedy: bool, device: to
     if verification == "coupled":
         return Coupled(seed)
     return Rejection(Randomness(torch.Generator(device).manual_seed(seed)))
+
+
+def _apart(rule: VerificationRule, seed: int | None) -> VerificationRule:
+    """For the drafter what ``rule`` is for the target. Random numbers are of two sources, whose draws have nothing to
+    say of each other; the noise of a seed is the same."""
+    if not isinstance(rule, Rejection) or seed is None:
+        return rule
+    generator = torch.Generator(rule.generator.device)
+    return Rejection(Randomness(generator.manual_seed(seed ^ DRAFTERS_SEED)))

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from hsd_cli.decoding.parallel import ParallelDrafter
 from hsd_cli.decoding.sampling import Warper
 from hsd_cli.decoding.statistics import Statistics
 from hsd_cli.decoding.text import TextStream
@@ -35,11 +36,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Piece:
-    """One token, the text that it completes, and whether it was drafted (or is the target's own)."""
+    """One token, the text that it completes, and whether it was drafted (or is the target's own).
+
+    ``logprob`` is the target's before any settings, if the warper keeps it.
+    """
 
     token: int
     text: str
     drafted: bool
+    logprob: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,7 @@ def decode(
         with clock.waited_for("prefill", target.device, after="prefill"):
             _catch_up(target, ids, lose_drafter)
     lookahead = limits.lookahead
+    ahead = drafter if isinstance(drafter, ParallelDrafter) else None
     while True:
         position = len(ids) - len(prompt)
         # The target always adds a token of its own, so the last one is never worth drafting.
@@ -104,13 +110,13 @@ def decode(
             draft = drafter.draft(ids, wanted).first(wanted)
         proposed = len(draft)
         with torch.inference_mode(), clock.waited_for("verify", target.device, after="draft"):
-            draft, tokens, accepted = _verify_what_fits(target, draft, lose_drafter, rule, warper, ids)
+            draft, tokens, accepted = _verify_what_fits(target, draft, lose_drafter, rule, warper, ids, ahead)
         if len(draft) < proposed:
             lookahead = len(draft)
         target.rollback(len(ids) + accepted)
         reason = _cut(tokens, budget - position, limits, room)
         ids += tokens
-        pieces = tuple(_push(text, tokens, accepted))
+        pieces = tuple(_push(text, tokens, accepted, warper.logprobs(tokens)))
         if text.stopped:
             reason = "stop"
         accepted = min(accepted, len(pieces))
@@ -141,12 +147,15 @@ def _verify_what_fits(
     rule: VerificationRule,
     warper: Warper,
     text: Sequence[int],
+    ahead: ParallelDrafter | None,
 ) -> tuple[Draft, list[int], int]:
     """``_verify`` of as much of ``draft`` as there is memory for. How much that is does not depend on its tokens."""
     while True:
         try:
-            return draft, *_verify(target, draft, rule, warper, text)
+            return draft, *_verify(target, draft, rule, warper, text, ahead)
         except torch.OutOfMemoryError as error:
+            if ahead is not None:
+                ahead.wait()
             if not len(draft) and not lose_drafter(error):
                 raise
         draft = draft.first(len(draft) // 2)
@@ -155,14 +164,21 @@ def _verify_what_fits(
 
 
 def _verify(
-    target: LanguageModel, draft: Draft, rule: VerificationRule, warper: Warper, text: Sequence[int]
+    target: LanguageModel,
+    draft: Draft,
+    rule: VerificationRule,
+    warper: Warper,
+    text: Sequence[int],
+    ahead: ParallelDrafter | None,
 ) -> tuple[list[int], int]:
     """One pass of the target over the draft: the tokens to append, and how many of them were drafted."""
     pending = upload(text[-1:], target.device)
     # Void proposals need some id to occupy their place; what the target says after them is never used.
     fed = torch.cat([pending, draft.tokens.clamp(max=target.vocabulary_size - 1)])
+    if ahead is not None:
+        ahead.go_on(draft)
     logits = warper.logits(target.run(fed), draft.tokens)
-    verdict = rule.verify(logits, draft, len(text))
+    verdict = rule.verify(logits, draft if ahead is None else draft.followed_by(ahead.guess()), len(text))
     accepted, own, sound, *proposed = torch.cat([verdict, draft.tokens]).tolist()  # the one wait for the device
     if not sound:
         raise HsdError("the target's logits are not numbers; try --dtype float32")
@@ -181,8 +197,10 @@ def _cut(tokens: list[int], budget: int, limits: Limits, room: int) -> FinishRea
     return "length" if limits.max_new_tokens <= room else "context"
 
 
-def _push(text: TextStream, tokens: list[int], accepted: int) -> Iterator[Piece]:
-    for place, token in enumerate(tokens):
-        yield Piece(token, text.push(token), drafted=place < accepted)
+def _push(
+    text: TextStream, tokens: Sequence[int], accepted: int, logprobs: Sequence[float | None]
+) -> Iterator[Piece]:
+    for place, (token, logprob) in enumerate(zip(tokens, logprobs, strict=True)):
+        yield Piece(token, text.push(token), place < accepted, logprob)
         if text.stopped:
             return

@@ -69,14 +69,14 @@ class Pace:
         self._worth = 0.0
         self._price = 0.0
 
-    def begin(self, algorithm: str, seconds_per_token: float) -> None:
-        """Called before each draft, with what a token takes now."""
+    def begin(self, algorithm: str, seconds_per_token: float, waited_for: bool = True) -> None:
+        """Called before each draft, with what a token takes now. Drafting costs nothing if nobody waits."""
         self._previous = self._current, self._confidences
         self._current, self._confidences = self._calibrations[algorithm], []
         self._planned = False
         self._reach = 1.0
         self._worth = seconds_per_token
-        self._price = self._costs.step(algorithm) + self._costs.marginal
+        self._price = (self._costs.step(algorithm) if waited_for else 0.0) + self._costs.marginal
 
     def plan(self, most: int) -> int:
         """As many as pay if each is confirmed as often as most are; what they say of themselves is learned later."""
@@ -96,6 +96,15 @@ class Pace:
             self._reach *= self._current.expected(sure)
         self._confidences.append(confidence)
         return self._planned or self._fixed_length or self._reach * self._current.mean * self._worth > self._price
+
+    def withdraw(self) -> None:
+        """Nothing will become of the last draft: the next to be heard of is the one before it."""
+        self._current, self._confidences = self._previous
+
+    @property
+    def acceptance(self) -> float:
+        """Of one drafted token, as far as is known."""
+        return self._current.mean
 
     @property
     def steps(self) -> int:

@@ -17,6 +17,7 @@ from hsd_cli.planner.controller import Controller
 from hsd_cli.planner.costs import Costs
 from hsd_cli.planner.pace import Pace
 from hsd_cli.planner.prior import Prior
+from hsd_cli.planner.rhythm import DraftingRhythm
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.vocab.report import MOSTLY_SHARED, sample_text, share_of_text
 from hsd_cli.vocab.vocabulary import Vocabulary
@@ -66,6 +67,20 @@ def make_drafter(
         acceptance=prior.acceptance,
         too_dear=too_dear,
     )
+
+
+def make_parallel_drafter(
+    algorithm: str, pair: Pair, costs: Costs, *, greedy: bool, fixed_length: bool, prior: Prior
+) -> tuple[Drafter, DraftingRhythm]:
+    """To work beside the target; `auto` is the algorithm of which most was accepted, else the best guess.
+
+    Raises ``UsageError`` where the algorithm does not suit the pair.
+    """
+    if algorithm == "auto":
+        names = candidates(pair.target.vocabulary, pair.drafter.vocabulary, greedy)
+        algorithm = max(names, key=lambda name: prior.acceptance.get(name, 0.0))
+    rhythm = DraftingRhythm(algorithm, costs, pair.clock, fixed_length)
+    return _make(algorithm, replace(pair, patience=rhythm)), rhythm
 
 
 @lru_cache(maxsize=8)  # one text follows another with the same pair

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 FORMULA = "(1 - a^(g+1)) / ((1 - a) (g c + V))"
 LONGEST = 8  # tokens of lookahead that are considered
+NEGLIGIBLE, LONG_RUN = 1e-6, 1e3  # a probability; target passes
 PRECISION = 1e-6  # of the break-even acceptance
 
 
@@ -53,6 +54,25 @@ def speed_up(acceptance: float, lookahead: int, costs: RelativeCosts, share: flo
     """Over plain decoding; below 1 drafting loses time."""
     tokens = share * tokens_per_iteration(acceptance, lookahead) + 1 - share
     return tokens / (share * (lookahead * costs.draft + costs.passes[lookahead]) + 1 - share)
+
+
+def parallel_speed_up(acceptance: float, first: int, costs: RelativeCosts) -> float:
+    """The same where the drafter goes on during the target's passes, as if all that it drafted were accepted.
+
+    After each refusal the target waits for ``first`` tokens, which may be none. Then pass follows pass while all is
+    accepted, each over what was drafted during the one before, less a first proposal: the guess at the target's own
+    token.
+    """
+    reached, tokens, time, lookahead = 1.0, 0.0, first * costs.draft, first
+    while reached > NEGLIGIBLE:
+        taken = costs.passes[lookahead]
+        tokens += reached * tokens_per_iteration(acceptance, lookahead)
+        time += reached * taken
+        reached *= acceptance ** (lookahead + 1)
+        lookahead = min(int(taken / costs.draft), len(costs.passes)) - 1 if costs.draft else len(costs.passes) - 1
+        if lookahead < 0 or time > LONG_RUN:  # no guess in time, or no end in sight
+            break
+    return tokens / time
 
 
 def predict(acceptance: float, costs: RelativeCosts, share: float = 1.0) -> Prediction:
