@@ -55,7 +55,8 @@ class Request:
 
     With ``lookahead=None`` drafts are as long as they pay. ``time_plain`` begins without drafts, so that it is known
     what a plain pass takes. With ``parallel`` a drafter model drafts on while the target checks. ``written`` is what
-    the target read and wrote before, if the prompt may go on from it. With ``logprobs`` the pieces have the target\'s own log-probabilities.
+    the target read and wrote before, if the prompt may go on from it. With ``logprobs`` the pieces have the
+    target's own log-probabilities.
     """
 
     prompt: Prompt
@@ -279,7 +280,7 @@ class Engine:
 
     def _cached(self, role: str, loaded: LoadedModel, capacity: int) -> CachedModel:
         if role not in self._models:
-            self._models[role] = CachedModel(loaded.model, capacity, self._company.joint.get(role))
+            self._models[role] = loaded.cached(capacity, self._company.joint.get(role))
         return self._models[role]
 
     def _forgetting_on_failure(self, commits: Generator[Commit]) -> Generator[Commit]:

@@ -20,9 +20,14 @@ class Warper:
     """Applies the settings in the order of transformers' ``generate``, to rows that see different contexts.
 
     The repetition penalty depends on the tokens so far: it counts those of ``follow``, and row by row the drafted ones.
+    With ``logprobs`` it can tell what the model thought before any settings.
     """
 
-    def __init__(self, settings: SamplingSettings, vocabulary_size: int, device: torch.device) -> None:
+    def __init__(
+        self, settings: SamplingSettings, vocabulary_size: int, device: torch.device, *, logprobs: bool = False
+    ) -> None:
+        self._raw: torch.Tensor | None = None
+        self._keeps_raw = logprobs
         self._penalty = settings.repetition_penalty
         self._truncation = LogitsProcessorList()
         if not settings.greedy:
@@ -55,8 +60,18 @@ class Warper:
 
         The place before ``drafted`` counts as one: with ``n = k - 1`` row ``i`` has seen ``drafted[:i]``.
         """
+        if self._keeps_raw:
+            self._raw = logits
         # The truncating warpers of the library do not look at the ids.
         return self._truncation(None, self.penalised(logits, drafted))  # type: ignore[arg-type]
+
+    def logprobs(self, tokens: Sequence[int]) -> Sequence[float | None]:
+        """The model's own log-probabilities (natural) of ``tokens``, one for each of the first rows that were warped
+        last; ``None`` unless they are kept."""
+        if self._raw is None:
+            return [None] * len(tokens)
+        rows = self._raw[: len(tokens)].float().log_softmax(-1)
+        return rows.gather(1, torch.tensor(tokens, device=rows.device)[:, None])[:, 0].tolist()
 
     def penalised(self, logits: torch.Tensor, drafted: torch.Tensor) -> torch.Tensor:
         """``logits`` after the repetition penalty alone: whoever wants the likeliest token need not sort for the rest.
