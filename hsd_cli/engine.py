@@ -45,7 +45,7 @@ EASILY_ENCODED = 1 << 20  # characters: of shorter texts that are too long it is
 FIRST_ROOM = 2048  # tokens past the prompt that the caches have room for at first: most texts end long before -n
 
 
-class PromptTooLong(HsdError):
+class PromptTooLongError(HsdError):
     """The target's context cannot hold it."""
 
 
@@ -156,7 +156,7 @@ class Engine:
         others can be left out."""
         text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
         if len(text) > max(EASILY_ENCODED, self.context_size * self._target_tokenizer.vocabulary.longest):
-            raise PromptTooLong(
+            raise PromptTooLongError(
                 f"the prompt has {len(text)} characters and the target's context holds {self.context_size} tokens; "
                 "shorten it"
             )
@@ -183,7 +183,7 @@ class Engine:
         rendered = self.render(request)
         prompt = rendered.ids
         if len(prompt) >= self.context_size:
-            raise PromptTooLong(
+            raise PromptTooLongError(
                 f"the prompt has {len(prompt)} tokens and the target's context holds {self.context_size}; shorten it"
             )
         capacity = len(prompt) + min(request.max_new_tokens + LONGEST_DRAFT, FIRST_ROOM)
