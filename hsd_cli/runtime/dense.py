@@ -25,6 +25,7 @@ from transformers import (
 
 from hsd_cli.runtime.cache import RollbackCache
 from hsd_cli.runtime.packing import PackedLinear, PackedPart, in_columns
+from hsd_cli.runtime.placement import is_whole
 
 DENSE = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 CHANGING_ROPE = ("dynamic", "longrope")  # angles that depend on how long the text is
@@ -267,6 +268,7 @@ def _is_dense(model: PreTrainedModel) -> bool:
     layers = getattr(config, "layer_types", None) or ["full_attention"]
     return (
         type(model) in DENSE
+        and is_whole(model)
         and model.device.type in ("cpu", "cuda")
         and config.hidden_act == "silu"
         and config._attn_implementation == "sdpa"

@@ -17,6 +17,7 @@ from hsd_cli.runtime.dense import DenseDecoder, Reading, dense_decoder
 from hsd_cli.runtime.device import upload
 from hsd_cli.runtime.graphs import graphs_for
 from hsd_cli.runtime.joint import JointPasses
+from hsd_cli.runtime.placement import input_device
 from hsd_cli.runtime.recurrent import Replay
 from hsd_cli.runtime.static import StaticReader
 
@@ -107,7 +108,7 @@ class CachedModel:
             raise HsdError(f"{model.config.model_type} is an encoder-decoder; hsd needs a causal language model")
         self.context_size = context_size_of(text_config)
         self._cache = RollbackCache(text_config, min(capacity, self.context_size))
-        self.device = model.device
+        self.device = input_device(model)
         self._replay = Replay(self._cache, self.device) if self._cache.recurrent_layers else None
         if not model._supports_default_dynamic_cache():  # type: ignore[operator]
             raise HsdError(
