@@ -21,7 +21,11 @@ from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.models.failures import explain_failure
 from hsd_cli.models.locate import weights_source
 from hsd_cli.runtime.device import resolve_device, resolve_dtype
+from hsd_cli.runtime.following import LeadingModel
+from hsd_cli.runtime.joint import JointPasses
+from hsd_cli.runtime.model import CachedModel
 from hsd_cli.runtime.packing import pack
+from hsd_cli.runtime.placement import in_parts, is_whole, shared_out
 from hsd_cli.runtime.quantization import (
     quantization_config,
     quantization_method,
@@ -29,6 +33,7 @@ from hsd_cli.runtime.quantization import (
     stored_bytes,
     without_outlier_columns,
 )
+from hsd_cli.runtime.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,13 @@ class LoadedModel:
     eos_ids: tuple[int, ...]
     quantization: str | None = None
     attention: str = "auto"
+    ranks: Ranks | None = None
+
+    def cached(self, capacity: int, joint: JointPasses | None = None) -> CachedModel:
+        """The model with a cache of its own, as ``CachedModel`` has it."""
+        if self.ranks is not None:
+            return LeadingModel(self.model, capacity, self.ranks)
+        return CachedModel(self.model, capacity, joint)
 
     @property
     def bytes_per_token(self) -> int:
@@ -62,9 +74,12 @@ def load_model(
     quantization: str | None = None,
     attention: str = "auto",
     packed: bool = True,
+    device_map: str | dict[str, Any] | None = None,
+    ranks: Ranks | None = None,
 ) -> LoadedModel:
     """``quantization`` is ``int8`` or ``int4``, ``attention`` one of the library's implementations. ``packed`` lays the
-    weights out for the processor; the library's own way is without.
+    weights out for the processor; the library's own way is without. ``device_map`` puts its parts on several devices:
+    ``auto``, or the device of each by its name. Of ``ranks`` each gets its share.
 
     Raises ``HsdError`` with the reason where there is no such model, or no causal language model, and for what the
     model or the machine does not support.
@@ -83,15 +98,17 @@ def load_model(
             dtype=number,
             output_loading_info=True,
             **_quantized(name, config, quantization, where, number),
+            **({} if device_map is None else in_parts(device_map)),
+            **({} if ranks is None else shared_out(name, config, ranks.size)),
             **_attention(attention, where, number),
         )
         model, report = loaded
         if missing := sorted(report["missing_keys"]):  # the library would fill them with random numbers
             raise HsdError(f"{name!r} lacks {len(missing)} of its weights ({missing[0]}, ...); download it again")
-        if quantization_method(model.config) is None:  # quantized weights were made where they are to stay
-            model.to(where)
+        if device_map is None and ranks is None and quantization_method(model.config) is None:
+            model.to(where)  # quantized weights were made where they are to stay
         model.eval()
-        if packed and where.type == "cpu":
+        if packed and where.type == "cpu" and is_whole(model):
             pack(model)
     except torch.OutOfMemoryError:
         raise HsdError(
@@ -105,7 +122,7 @@ def load_model(
         raise explain_failure(name, "model", error) from error
     # The folder of a download has the commit's name.
     revision = extract_commit_hash(f"{source}/config.json", getattr(config, "_commit_hash", None))
-    return LoadedModel(name, model, revision, _eos_ids(model), quantization, attention)
+    return LoadedModel(name, model, revision, _eos_ids(model), quantization, attention, ranks=ranks)
 
 
 def _quantized(

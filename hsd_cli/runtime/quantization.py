@@ -61,7 +61,8 @@ def stored_bytes(model: PreTrainedModel) -> int:
 
 def _bytes(weights: Any) -> int:
     if hasattr(weights, "__tensor_flatten__"):  # a tensor that stands for several
-        return sum(_bytes(getattr(weights, name)) for name in weights.__tensor_flatten__()[0])
+        parts = (getattr(weights, name) for name in weights.__tensor_flatten__()[0])
+        return sum(_bytes(part) for part in parts if isinstance(part, torch.Tensor))
     size: int = weights.nbytes
     state = getattr(weights, "quant_state", None)
     while state is not None:  # the scales of bitsandbytes; they can be quantized themselves
