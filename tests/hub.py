@@ -13,6 +13,8 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from urllib.parse import unquote, urlsplit
 
+import pytest
+
 LARGE = (".safetensors", ".bin")  # kept apart from git, under their SHA-256
 
 
@@ -182,3 +184,19 @@ class Hub:
                 self.close_connection = self.close_connection or end is not None
 
         return Handler
+
+
+def use(hub: Hub, folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Makes it the hub of commands in this process, whose library has read the environment long ago, and empties the
+    cache. Returns the folder of the models in it."""
+    cache = folder / "home" / "hub"
+    pages = f"{hub.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    patch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)
+    patch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", pages)
+    patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    patch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(folder / "no-token"))
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        patch.delenv(name, raising=False)
+    patch.setenv("HSD_CACHE", str(folder / "notes"))
+    return cache

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli import COMMAND, Result, checkpoint, hsd, shell_hsd, started_hsd
-from tests.hub import Hub, Repository
+from tests.hub import Hub, Repository, use
 from tests.terminal import Terminal
 
 NEEDED = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
@@ -54,18 +54,8 @@ def surroundings(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> d
 
 @pytest.fixture
 def cache(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same for commands in this process, whose library has read the environment long ago."""
-    folder = tmp_path / "home" / "hub"
-    pages = f"{hub.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", pages)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HSD_CACHE", str(tmp_path / "notes"))
-    return folder
+    """The same for commands in this process."""
+    return use(hub, tmp_path, monkeypatch)
 
 
 def files_in(folder: str | Path) -> list[str]:

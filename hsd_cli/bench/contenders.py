@@ -9,16 +9,16 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
 from hsd_cli.bench.counted import CountedEngine
 from hsd_cli.decoding.loop import Commit
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.engine import Request
-from hsd_cli.models.locate import model_source
 from hsd_cli.runtime.loading import LoadedModel
 from hsd_cli.ui.bench_report import Sample
+from hsd_cli.vocab.tokenizer import pretrained_tokenizer
 
 PHASES = ("draft", "verify", "translate")
 
@@ -175,8 +175,7 @@ def share_tokens(target: LoadedModel, drafter: LoadedModel) -> bool:
 
 
 def _tokenizer(model: LoadedModel) -> PreTrainedTokenizerBase:
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_source(model.name))
-    return tokenizer
+    return pretrained_tokenizer(model.name, model.trust_remote_code)
 
 
 @contextmanager

@@ -61,8 +61,7 @@ class PassTimer:
 
     def __init__(self, loaded: LoadedModel, prompt: str, longest: int) -> None:
         self._model = CachedModel(loaded.model, longest)
-        tokenizer = ModelTokenizer.load(loaded.name, loaded.eos_ids)
-        ids = tokenizer.render(prompt).ids[: self._model.context_size - longest]
+        ids = ModelTokenizer.of(loaded).render(prompt).ids[: self._model.context_size - longest]
         self._model.prefill(ids)
         self._start = len(ids)
         self._tokens = torch.tensor((ids * longest)[:longest], device=self._model.device)

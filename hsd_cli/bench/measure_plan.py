@@ -22,9 +22,10 @@ from hsd_cli.runtime.loading import LoadedModel, load_model
 class PlanMeasurer:
     """Loads drafters one after the other, and their target once."""
 
-    def __init__(self, prompts: Sequence[str], on_step: Callable[[str], None]) -> None:
+    def __init__(self, prompts: Sequence[str], on_step: Callable[[str], None], trust_remote_code: bool = False) -> None:
         self._prompts = prompts
         self._on_step = on_step
+        self._trust_remote_code = trust_remote_code
         self._target: LoadedModel | None = None
 
     def measured(self, plan: PairPlan) -> PairPlan:
@@ -46,7 +47,8 @@ class PlanMeasurer:
     def _load(self, placement: Placement) -> LoadedModel:
         self._on_step(f"loading {placement.name}")
         dtype = str(placement.dtype).removeprefix("torch.")
-        return load_model(placement.name, str(placement.device), dtype, placement.quantization)
+        device, trust = str(placement.device), self._trust_remote_code
+        return load_model(placement.name, device, dtype, placement.quantization, trust_remote_code=trust)
 
 
 def _algorithms(plan: PairPlan) -> dict[Kind, list[str]]:

@@ -174,7 +174,7 @@ class Bench:
     def _fitted(self, task: Task, tokens: int) -> list[str]:
         """The prompts, as much of their ends as both models have room for. Raises ``HsdError``."""
         models = [model for model in (self._engine.target, self._engine.drafter) if model is not None]
-        tokenizers = [ModelTokenizer.load(model.name) for model in models]
+        tokenizers = [ModelTokenizer.of(model) for model in models]
         size = min(context_size_of(model.model.config.get_text_config(decoder=True)) for model in models)
         room = size - tokens - LONGEST_DRAFT
         if room < 1:
@@ -200,4 +200,12 @@ def rotated(contenders: Mapping[str, Contender], by: int) -> dict[str, Contender
 def _as_the_library_has_it(loaded: LoadedModel) -> LoadedModel:
     dtype = str(loaded.model.dtype).removeprefix("torch.")
     device = str(loaded.model.device)
-    return load_model(loaded.name, device, dtype, loaded.quantization, loaded.attention, packed=False)
+    return load_model(
+        loaded.name,
+        device,
+        dtype,
+        loaded.quantization,
+        loaded.attention,
+        packed=False,
+        trust_remote_code=loaded.trust_remote_code,
+    )

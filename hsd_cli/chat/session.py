@@ -37,7 +37,7 @@ class Session:
     @property
     def has_template(self) -> bool:
         """Whether the target has a chat template; without one the conversation is plain text."""
-        return ModelTokenizer.load(self.engine.target.name).has_chat_template
+        return ModelTokenizer.of(self.engine.target).has_chat_template
 
     @property
     def models(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ import typer
 
 from hsd_cli.errors import EXIT_INTERRUPTED, HsdError
 from hsd_cli.models.failures import offline
-from hsd_cli.models.locate import local_folder
+from hsd_cli.models.locate import local_folder, not_downloaded
 from hsd_cli.models.snapshots import whole_snapshot
 from hsd_cli.ui.plan_figures import size
 from hsd_cli.ui.terminal import visible
@@ -21,12 +21,16 @@ if TYPE_CHECKING:
     from hsd_cli.models.pull import Pull
 
 
-def ensure_downloaded(names: Iterable[str], pull: bool, quiet: bool) -> None:
+def ensure_downloaded(names: Iterable[str], pull: bool, quiet: bool, trust_remote_code: bool = False) -> None:
     """Downloads what is missing: with ``pull`` at once, on a terminal after a question. Raises ``HsdError``.
 
     Nothing is sent to the network for a folder, an embedded model, or one that is whole in the cache.
     """
-    missing = [name for name in dict.fromkeys(names) if local_folder(name) is None and whole_snapshot(name) is None]
+    missing = [
+        name
+        for name in dict.fromkeys(names)
+        if local_folder(name) is None and whole_snapshot(name, trust_remote_code) is None
+    ]
     if not missing:
         return
     from huggingface_hub.constants import is_offline_mode
@@ -38,10 +42,10 @@ def ensure_downloaded(names: Iterable[str], pull: bool, quiet: bool) -> None:
     may_ask = not quiet and sys.stdin.isatty() and sys.stderr.isatty()
     pulls = []
     for name in missing:
-        advice = HsdError(f"{name!r} is not downloaded; run: hsd pull {name} (or add --pull)")
+        advice = not_downloaded(name, trust_remote_code, otherwise=" (or add --pull)")
         if not (pull or may_ask):
             raise advice
-        planned = Pull.planned(name)
+        planned = Pull.planned(name, trust_remote_code=trust_remote_code)
         if not pull and not agrees(f"Pull {name} ({size(planned.missing)})?", default=True):
             raise advice
         pulls.append(planned)

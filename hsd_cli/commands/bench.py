@@ -38,6 +38,7 @@ def bench(
     draft_quant: options.DraftQuant = None,
     attention: options.AttentionOption = "auto",
     pull: options.Pull = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     # The names of these are their own: what is configured for texts does not change a measurement.
     algorithms: Annotated[
         str | None,
@@ -163,6 +164,7 @@ def bench(
         pull,
         "auto",
         strict=True,
+        trust_remote_code=trust_remote_code,
     )
     with ExitStack() as files:
         json_output, html_output = (

@@ -36,6 +36,7 @@ def chat(
     draft_quant: options.DraftQuant = None,
     attention: options.AttentionOption = "auto",
     pull: options.Pull = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     system: options.System = None,
     resume: Annotated[
         bool,
@@ -119,7 +120,19 @@ def chat(
     if system is not None:
         conversation.system = valid(system)
     models = ModelOptions(
-        target, draft, device, dtype, draft_device, draft_dtype, quant, draft_quant, attention, pull, algorithm, strict
+        target,
+        draft,
+        device,
+        dtype,
+        draft_device,
+        draft_dtype,
+        quant,
+        draft_quant,
+        attention,
+        pull,
+        algorithm,
+        strict,
+        trust_remote_code,
     )
 
     settings = Settings(
@@ -180,5 +193,5 @@ def _reader(history: bool, strict: bool) -> Reader:
 
 def _load_drafter(models: ModelOptions, name: str, quiet: bool) -> LoadedModel:
     """Another drafter, where and how the first one would have been loaded."""
-    ensure_downloaded([name], models.pull, quiet)
+    ensure_downloaded([name], models.pull, quiet, models.trust_remote_code)
     return models.load_drafter(name)

@@ -44,6 +44,7 @@ def generate(
     file: Annotated[
         list[Path] | None,
         typer.Option(
+    trust_remote_code: options.TrustRemoteCode = False,
             "-f",
             "--file",
             help="Read (more of) the prompt from a file or pattern; may be given several times.",
@@ -166,6 +167,25 @@ def generate(
     _refuse(
         ("" in (stop or []), "--stop must not be empty"),
         (
+    models = ModelOptions(
+        target,
+        draft,
+        device,
+        dtype,
+        draft_device,
+        draft_dtype,
+        quant,
+        draft_quant,
+        attention,
+        pull,
+        algorithm,
+        strict,
+        trust_remote_code,
+        device_map,
+        tensor_parallel,
+    )
+    if tensor_parallel:
+        take_part(models)
             chat is False and system is not None,
             "--system is part of a chat, and --raw asks for none; leave one of them out",
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -41,8 +41,16 @@ class ModelOptions:
     pull: bool
     algorithm: str
     strict: bool = False
+    trust_remote_code: bool = False
+    device_map: str | None = None
+    tensor_parallel: bool = False
 
     def __post_init__(self) -> None:
+        placing = "--tensor-parallel" if self.tensor_parallel else "--device-map" if self.device_map else None
+        if placing is not None and self.device != "auto":
+            raise UsageError(f"{placing} places the target by itself; leave --device out (--draft-device stays)")
+        if self.tensor_parallel and (self.device_map is not None or self.quant is not None):
+            raise UsageError("--tensor-parallel goes neither with --device-map nor with --quant; choose one of them")
         if self.drafter is None and self.algorithm not in ("auto", "ar", "lookup"):
             raise UsageError(f"--algorithm {self.algorithm} needs a drafter; add --draft MODEL")
 
@@ -64,38 +72,75 @@ class ModelOptions:
         with leaving_at_once():
             from hsd_cli.vocab.tokenizer import ModelTokenizer
 
-            return ModelTokenizer.load(self.names["target"])
+            return ModelTokenizer.load(self.names["target"], trust_remote_code=self.trust_remote_code)
 
     def load(self, quiet: bool) -> Engine:
         """Loads what was chosen; ``quiet`` shows no progress. Raises ``HsdError``."""
         names = self.names
-        ensure_downloaded(names.values(), self.pull, quiet)
+        ensure_downloaded(names.values(), self.pull, quiet, self.trust_remote_code)
         with leaving_at_once():
             if self.target is None and not quiet:
                 say(f"no --target given: using {' with '.join(names.values())}")
 
             from hsd_cli.engine import Engine
-            from hsd_cli.runtime.loading import load_model
 
-            target = load_model(names["target"], self.device, self.dtype, self.quant, self.attention)
+            if self.device_map is not None:  # which fills the GPUs: what drafts has to be there before
+                drafter, failure = self._drafter()
+            target = self._target()
             remember_role(names["target"], "target")
-            if "drafter" not in names:
-                return Engine(target, None, strict=self.strict)
-            try:
-                engine = Engine(target, self.load_drafter(names["drafter"]), strict=self.strict)
-            except HsdError as error:
-                if self.strict or isinstance(error, UsageError):
-                    raise
-                return Engine(target, None, strict=False, drafter_failure=str(error))
-            remember_role(names["drafter"], "drafter")
-            return engine
+            if self.device_map is None:
+                drafter, failure = self._drafter()
+            if drafter is not None:
+                try:
+                    engine = Engine(target, drafter, strict=self.strict)
+                    remember_role(drafter.name, "drafter")
+                    return engine
+                except HsdError as error:
+                    failure = self._tolerated(error)
+            return Engine(target, None, strict=self.strict, drafter_failure=failure)
 
     def load_drafter(self, name: str) -> LoadedModel:
         """Where and how drafters compute. Raises ``HsdError``."""
+        return self._loaded(name, self.draft_device or self.device, self.draft_dtype or self.dtype, self.draft_quant)
+
+    def load_share(self) -> LoadedModel:
+        """This process's share of the target, with `--tensor-parallel`. Raises ``HsdError``."""
+        from hsd_cli.runtime.ranks import ranks
+
+        return self._loaded(self.names["target"], self.device, self.dtype, self.quant, ranks=ranks())
+
+    def _target(self) -> LoadedModel:
+        if not self.tensor_parallel:
+            name = self.names["target"]
+            return self._loaded(name, self.device, self.dtype, self.quant, device_map=self.device_map)
+
+        from hsd_cli.runtime.following import load_together
+        from hsd_cli.runtime.ranks import Step, ranks
+
+        with ranks().step(Step.LOAD):
+            return load_together(ranks(), self.load_share)
+
+    def _drafter(self) -> tuple[LoadedModel | None, str | None]:
+        """The drafter, if one is asked for, or why it cannot be had."""
+        if self.drafter is None:
+            return None, None
+        try:
+            return self.load_drafter(self.drafter), None
+        except HsdError as error:
+            return None, self._tolerated(error)
+
+    def _tolerated(self, error: HsdError) -> str:
+        """Why there is no drafter, if the text can do without."""
+        if self.strict or isinstance(error, UsageError):
+            raise error
+        return str(error)
+
+    def _loaded(self, name: str, device: str, dtype: str, quant: str | None, **placement: Any) -> LoadedModel:
         from hsd_cli.runtime.loading import load_model
 
-        device, dtype = self.draft_device or self.device, self.draft_dtype or self.dtype
-        return load_model(name, device, dtype, self.draft_quant, self.attention)
+        return load_model(
+            name, device, dtype, quant, self.attention, trust_remote_code=self.trust_remote_code, **placement
+        )
 
 
 def say(message: str) -> None:

@@ -58,6 +58,7 @@ def plan(
     quant: Annotated[options.Quantization | None, typer.Option(help="Quantize the target's weights.")] = None,
     draft_quant: Annotated[options.Quantization | None, typer.Option(help="Quantize the drafter's.")] = None,
     pull: options.Pull = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress on stderr.")] = False,
 ) -> None:
@@ -109,16 +110,17 @@ def plan(
 
         def acquire(name: str) -> None:
             status.stop()  # there may be a question, and a bar
-            ensure_downloaded((target, name), pull, quiet)
+            ensure_downloaded((target, name), pull, quiet, trust_remote_code)
             status.start()
 
         on_step(f"reading {target}")
-        facts = read_facts(target)
-        measurer = PlanMeasurer(sample, on_step)
+        facts = read_facts(target, trust_remote_code)
+        measurer = PlanMeasurer(sample, on_step, trust_remote_code)
         for name in names:
             on_step(f"reading {name}")
             try:
-                predicted = plan_pair(facts, read_facts(name), context, device, dtype, (quant, draft_quant))
+                drafter = read_facts(name, trust_remote_code)
+                predicted = plan_pair(facts, drafter, context, device, dtype, (quant, draft_quant))
                 if measure and not too_large(predicted):
                     acquire(name)
                 plans.append(measurer.measured(predicted) if measure else predicted.recalled())

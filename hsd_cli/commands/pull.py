@@ -22,6 +22,13 @@ def pull(
         bool,
         typer.Option("--allow-pickle", help="Take pickled weights, which may run code, where there are no others."),
     ] = False,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code",
+            help="Take the checkpoint's own Python code along, for commands that are told to run it.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")] = False,
 ) -> None:
@@ -54,7 +61,13 @@ def pull(
 
     # All of them are looked up first: a wrong name shows before hours of downloading.
     pulls = [
-        Pull.planned(name, revision, tokenizer_only=tokenizer_only, allow_pickle=allow_pickle)
+        Pull.planned(
+            name,
+            revision,
+            tokenizer_only=tokenizer_only,
+            allow_pickle=allow_pickle,
+            trust_remote_code=trust_remote_code,
+        )
         for name in dict.fromkeys(models)
     ]
     missing = [planned.missing for planned in pulls]

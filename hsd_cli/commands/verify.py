@@ -58,6 +58,7 @@ def verify(
     draft_quant: Annotated[options.Quantization | None, typer.Option(help="Quantize the drafter's.")] = None,
     attention: Annotated[options.Attention, typer.Option(help="Attention kernel of both models.")] = "auto",
     pull: options.Pull = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress on stderr.")] = False,
 ) -> None:
@@ -84,7 +85,7 @@ def verify(
     if SamplingSettings(temperature).greedy:
         raise UsageError("--temperature must be above 0; greedy text is compared anyway")
     chosen = PROMPTS if prompts is None else _read_prompts(prompts)
-    ensure_downloaded((target, drafter), pull, quiet)
+    ensure_downloaded((target, drafter), pull, quiet, trust_remote_code)
 
     import torch
     from rich.console import Console
@@ -102,8 +103,15 @@ def verify(
     # Shown on terminals only, and gone afterwards.
     with Console(stderr=True, quiet=quiet).status("loading") as status:
         engine = Engine(
-            load_model(target, device, dtype, quant, attention),
-            load_model(drafter, draft_device or device, draft_dtype or dtype, draft_quant, attention),
+            load_model(target, device, dtype, quant, attention, trust_remote_code=trust_remote_code),
+            load_model(
+                drafter,
+                draft_device or device,
+                draft_dtype or dtype,
+                draft_quant,
+                attention,
+                trust_remote_code=trust_remote_code,
+            ),
         )
         remember_role(target, "target")
         remember_role(drafter, "drafter")

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hsd_cli.commands import suggestions
+from hsd_cli.commands import options, suggestions
 
 
 def vocab_diff(
@@ -30,6 +30,7 @@ def vocab_diff(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="Measure on this text, not the built-in sample."),
     ] = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     only: Annotated[
         Literal["a", "b", "both"] | None,
@@ -62,8 +63,8 @@ def vocab_diff(
     if not sample:
         raise UsageError(f"{str(text)!r} is empty; give another file, or none for the built-in sample")
     with _without_collections():
-        target = read_vocabulary(a)
-        drafter = target if a == b else read_vocabulary(b)
+        target = read_vocabulary(a, trust_remote_code=trust_remote_code)
+        drafter = target if a == b else read_vocabulary(b, trust_remote_code=trust_remote_code)
         report = compare(target, drafter, sample)
     if only:
         from hsd_cli.ui.vocab_list import token_lines

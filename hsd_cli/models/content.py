@@ -11,7 +11,7 @@ from hsd_cli.models.downloaded import files_of
 from hsd_cli.storage import cache_folder, write_atomically
 
 WEIGHTS = (".safetensors", ".bin")
-DESCRIPTIONS = (".json", ".model", ".txt", ".tiktoken", ".jinja")  # configuration and tokenizer
+DESCRIPTIONS = (".json", ".model", ".txt", ".tiktoken", ".jinja", ".py")  # configuration, tokenizer, code of its own
 LARGE = 1 << 20  # bytes: smaller files are hashed faster than their hash is looked up
 CHUNK = 1 << 20
 

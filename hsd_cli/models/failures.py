@@ -76,9 +76,10 @@ def _table() -> list[tuple[Kinds, Sentence]]:
             ),
         ),
         (OSError, _full_disk),
-        (ValueError, _own_code),
+        (ValueError, needs_code),
         ((ImportError, ValueError), _missing_library),
         (RuntimeError, _missing_gpu),
+        (RuntimeError, _other_shapes),
     ]
 
 
@@ -122,10 +123,14 @@ def _full_disk(name: str, error: BaseException) -> str | None:
     return f"the disk is full; delete models with `hsd rm`, then run: hsd pull {name}"
 
 
-def _own_code(name: str, error: BaseException) -> str | None:
-    if "contains custom code" not in str(error):
+def needs_code(name: str, error: BaseException) -> str | None:
+    """What to say of a checkpoint whose own code was not to be run; ``None`` for other errors."""
+    if "Please pass the argument `trust_remote_code=True`" not in str(error):
         return None
-    return f"{name!r} comes with a program of its own, and hsd runs none; choose a model that transformers knows"
+    return (
+        f"{name!r} needs Python code of its own, which may do on this machine whatever you may; if you trust its "
+        "author, add --trust-remote-code"
+    )
 
 
 def _missing_library(name: str, error: BaseException) -> str | None:
@@ -140,6 +145,12 @@ def _missing_gpu(name: str, error: BaseException) -> str | None:
     if not re.search("GPU is required|No GPU|requires a GPU", str(error)):
         return None
     return f"{name!r} is quantized in a way that needs a GPU, and none was found; choose another version of the model"
+
+
+def _other_shapes(name: str, error: BaseException) -> str | None:
+    if "ignore_mismatched_sizes" not in str(error):  # advice about an option that is not ours
+        return None
+    return f"the weights of {name!r} have other shapes than its config.json says; download it again"
 
 
 def _page(name: str) -> str:

@@ -31,27 +31,33 @@ def embedded_models() -> list[str]:
     return sorted(EMBEDDED + path.parent.name for path in EMBEDDED_FOLDER.glob("*/config.json"))
 
 
-def model_source(name: str) -> str:
+def model_source(name: str, trust_remote_code: bool = False) -> str:
     """The folder with the configuration and the tokenizer; a model on the hub has these small files downloaded.
 
     Raises ``HsdError`` for what cannot be had.
     """
     if (folder := local_folder(name)) is not None:
         return str(folder)
-    if (folder := described_snapshot(name)) is not None:
+    if (folder := described_snapshot(name, trust_remote_code)) is not None:
         return str(folder)
 
     from hsd_cli.models.pull import Pull
 
-    return str(Pull.planned(name, tokenizer_only=True).run())
+    return str(Pull.planned(name, tokenizer_only=True, trust_remote_code=trust_remote_code).run())
 
 
-def weights_source(name: str) -> str:
+def weights_source(name: str, trust_remote_code: bool = False) -> str:
     """The folder with all that a run needs; nothing is downloaded. Raises ``HsdError``."""
-    found = local_folder(name) or whole_snapshot(name)
+    found = local_folder(name) or whole_snapshot(name, trust_remote_code)
     if found is None:
-        raise HsdError(f"{name!r} is not downloaded; run: hsd pull {name}")
+        raise not_downloaded(name, trust_remote_code)
     return str(found)
+
+
+def not_downloaded(name: str, trust_remote_code: bool, otherwise: str = "") -> HsdError:
+    """Says what to type; ``otherwise`` is another way."""
+    flag = " --trust-remote-code" if trust_remote_code else ""
+    return HsdError(f"{name!r} is not downloaded; run: hsd pull {name}{flag}{otherwise}")
 
 
 def local_folder(name: str) -> Path | None:

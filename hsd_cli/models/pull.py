@@ -13,6 +13,7 @@ from hsd_cli.models.failures import explain_failure
 from hsd_cli.models.fetch import fetch
 from hsd_cli.models.repository import RemoteFile, Repository
 from hsd_cli.models.snapshots import (
+    CODE,
     CONVERTIBLE,
     INDEX,
     MAIN,
@@ -41,12 +42,22 @@ class Pull:
 
     @classmethod
     def planned(
-        cls, name: str, revision: str = MAIN, *, tokenizer_only: bool = False, allow_pickle: bool = False
+        cls,
+        name: str,
+        revision: str = MAIN,
+        *,
+        tokenizer_only: bool = False,
+        allow_pickle: bool = False,
+        trust_remote_code: bool = False,
     ) -> Pull:
-        """Asks the hub what there is. Raises ``HsdError``, also where no weights are safe to load."""
+        """Asks the hub what there is. Raises ``HsdError``, also where no weights are safe to load.
+
+        ``trust_remote_code`` takes the checkpoint's own code along, which is not run here.
+        """
+        wanted = (*DESCRIPTIONS, CODE) if trust_remote_code else DESCRIPTIONS
         try:
             repository = Repository.read(name, revision)
-            names = [name for name in repository.files if any(fnmatchcase(name, wanted) for wanted in DESCRIPTIONS)]
+            names = [name for name in repository.files if any(fnmatchcase(name, pattern) for pattern in wanted)]
             if not tokenizer_only:
                 names += _weights(repository, allow_pickle)
             return cls(repository, tuple(repository.files[name] for name in names))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 PREFIX = "models--"  # of a model's folder in the cache; its id follows, with -- for the slash
 MAIN = "main"
@@ -17,6 +18,9 @@ INDEX = ".index.json"
 TOKENIZERS = ("tokenizer.json", "*.tiktoken")
 # Files that transformers can turn into a tokenizer where there is no tokenizer.json.
 CONVERTIBLE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "merges.txt", "vocab.txt")
+# Where transformers looks for the names of a checkpoint's own classes, and where these are.
+NAMING_CODE = ("config.json", "tokenizer_config.json")
+CODE = "*.py"
 
 State = Literal["whole", "tokenizer only", "partly downloaded", "no model"]
 
@@ -37,16 +41,18 @@ def main_snapshot(name: str) -> Path | None:
     return None
 
 
-def whole_snapshot(name: str) -> Path | None:
-    """The same, if nothing is missing that a run needs."""
-    folder = main_snapshot(name)
+def whole_snapshot(name: str, with_code: bool = False) -> Path | None:
+    """The same, if nothing is missing that a run needs; ``with_code`` one that runs the checkpoint's own code."""
+    folder = described_snapshot(name, with_code)
     return folder if folder is not None and state_of(folder) == "whole" else None
 
 
-def described_snapshot(name: str) -> Path | None:
+def described_snapshot(name: str, with_code: bool = False) -> Path | None:
     """The same, if configuration and tokenizer are there."""
     folder = main_snapshot(name)
-    return folder if folder is not None and _has_config(folder) and has_tokenizer(folder) else None
+    if folder is None or not (_has_config(folder) and has_tokenizer(folder)):
+        return None
+    return None if with_code and not all(path.is_file() for path in _code_files(folder)) else folder
 
 
 def state_of(folder: Path) -> State:
@@ -69,6 +75,23 @@ def shards(index: Path) -> list[str]:
         return sorted(set(map(str, json.loads(index.read_bytes())["weight_map"].values())))
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{index.name} is no index of weights") from error
+
+
+def _code_files(folder: Path) -> Iterator[Path]:
+    """Those with the classes that the checkpoint names as its own, there or not."""
+    for name in NAMING_CODE:
+        with suppress(OSError, ValueError, AttributeError):  # nothing there, or nothing that names any
+            for reference in _strings(json.loads((folder / name).read_bytes()).get("auto_map")):
+                if "--" not in reference:  # in another repository
+                    yield folder / f"{reference.partition('.')[0]}.py"
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All of them in a value of JSON."""
+    if isinstance(value, str):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _strings(part)
 
 
 def _has_config(folder: Path) -> bool:

@@ -8,19 +8,14 @@ from dataclasses import dataclass
 import torch
 import transformers
 from torch import nn
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from hsd_cli.errors import HsdError
 from hsd_cli.models.failures import explain_failure
 from hsd_cli.models.locate import model_source
 from hsd_cli.runtime.cache import RollbackCache, RollbackLayer
+from hsd_cli.runtime.loading import model_class
 from hsd_cli.runtime.model import cache_argument, context_size_of
 from hsd_cli.runtime.quantization import BYTES_PER_WEIGHT
 from hsd_cli.runtime.recurrent import SNAPSHOTS
@@ -63,23 +58,29 @@ class Footprint:
         return plain * dtype.itemsize + self.quantizable * BYTES_PER_WEIGHT[quantization]
 
 
-def read_footprint(name: str) -> Footprint:
+def read_footprint(name: str, trust_remote_code: bool = False) -> Footprint:
     """Raises ``HsdError`` for what is no causal language model, or one whose state cannot be rolled back."""
-    config = _configuration(name)
+    config = _configuration(name, trust_remote_code)
+    loader = model_class(name, config)
     try:
-        return _count(config)
+        with torch.device("meta"):  # shapes without memory
+            model = loader.from_config(
+                config,
+                dtype=torch.bfloat16,
+                # The experts' other implementations depend on the data or on the dtype.
+                experts_implementation="batched_mm",
+                trust_remote_code=trust_remote_code,
+            )
+        return _count(config, model)
     except HsdError as error:
         raise HsdError(f"{name!r}: {error}") from error
     except Exception as error:  # numbers that make no model, in whatever way its code stumbles over them
-        raise HsdError(f"the configuration of {name!r} describes no model that can run ({error!r})") from error
+        raise HsdError(f"the configuration of {name!r} describes no model that can run on text ({error!r})") from error
 
 
-def _count(config: PreTrainedConfig) -> Footprint:
+def _count(config: PreTrainedConfig, model: PreTrainedModel) -> Footprint:
     text_config = config.get_text_config(decoder=True)
     cache = RollbackCache(text_config, capacity=1)
-    with torch.device("meta"):  # shapes without memory
-        # The experts' other implementations depend on the data or on the dtype.
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, experts_implementation="batched_mm")
     with torch.inference_mode():
         ids = torch.zeros(1, 1, dtype=torch.int64, device="meta")
         model(input_ids=ids, use_cache=True, **{cache_argument(model): cache})
@@ -100,19 +101,13 @@ def _count(config: PreTrainedConfig) -> Footprint:
     )
 
 
-def _configuration(name: str) -> PreTrainedConfig:
+def _configuration(name: str, trust_remote_code: bool) -> PreTrainedConfig:
     transformers.utils.logging.set_verbosity_error()
+    source = model_source(name, trust_remote_code)
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(model_source(name), trust_remote_code=False)
-    except HsdError:
-        raise
+        return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)  # type: ignore[no-any-return]
     except Exception as error:  # the library reports missing, foreign and damaged files in many ways
         raise explain_failure(name, "configuration", error) from error
-    if config.is_encoder_decoder:
-        raise HsdError(f"{name!r} is an encoder-decoder ({config.model_type}); hsd needs a causal language model")
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise HsdError(f"{name!r} is a {config.model_type} model; hsd needs a causal language model")
-    return config
 
 
 def _unknown(config: PreTrainedConfig, vague_experts: bool) -> str | None:
@@ -141,7 +136,7 @@ def _quantizable(model: PreTrainedModel) -> int:
     head = model.get_output_embeddings()
     return sum(
         module.weight.numel()
-        for module in model.modules()
+        for module in model.get_decoder().modules()
         if isinstance(module, nn.Linear | Conv1D) and module is not head
     )
 

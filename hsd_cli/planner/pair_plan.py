@@ -140,9 +140,10 @@ class PairPlan:
         return max((outcome.speed_up for outcome in self.outcomes if outcome.needs_drafter), default=0.0)
 
 
-def read_facts(name: str) -> ModelFacts:
+def read_facts(name: str, trust_remote_code: bool = False) -> ModelFacts:
     """Raises ``HsdError`` for what `hsd` cannot run or read."""
-    return ModelFacts(name, read_footprint(name), read_vocabulary(name))
+    footprint = read_footprint(name, trust_remote_code)
+    return ModelFacts(name, footprint, read_vocabulary(name, trust_remote_code=trust_remote_code))
 
 
 def plan_pair(

@@ -8,10 +8,13 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -40,7 +43,7 @@ from hsd_cli.runtime.ranks import Ranks
 class LoadedModel:
     """Weights, and what the checkpoint says about itself. ``revision`` is the hub's commit hash, if there is one.
 
-    ``quantization`` and ``attention`` are what ``load_model`` was asked for.
+    ``quantization``, ``attention`` and ``trust_remote_code`` are what ``load_model`` was asked for.
     """
 
     name: str
@@ -49,6 +52,7 @@ class LoadedModel:
     eos_ids: tuple[int, ...]
     quantization: str | None = None
     attention: str = "auto"
+    trust_remote_code: bool = False
     ranks: Ranks | None = None
 
     def cached(self, capacity: int, joint: JointPasses | None = None) -> CachedModel:
@@ -59,12 +63,12 @@ class LoadedModel:
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes of weights that a forward pass reads: all but the input embeddings, unless they are the head's too."""
-        everything = stored_bytes(self.model)
-        embeddings, head = self.model.get_input_embeddings().weight, self.model.get_output_embeddings()
-        assert isinstance(embeddings, torch.Tensor)
-        tied = head is not None and head.weight is embeddings
-        return everything if tied else everything - embeddings.nbytes
+        """Bytes of weights that a forward pass over text reads: not what sees images, and of embeddings, which are
+        looked up, none but those that are the head's too."""
+        decoder, head = self.model.get_decoder(), self.model.get_output_embeddings()
+        embeddings = {module.weight for module in decoder.modules() if isinstance(module, nn.Embedding)}
+        looked_up = embeddings - set(head.parameters())
+        return stored_bytes(decoder, head) - sum(weights.nbytes for weights in looked_up)
 
 
 def load_model(
@@ -74,29 +78,31 @@ def load_model(
     quantization: str | None = None,
     attention: str = "auto",
     packed: bool = True,
+    trust_remote_code: bool = False,
     device_map: str | dict[str, Any] | None = None,
     ranks: Ranks | None = None,
 ) -> LoadedModel:
     """``quantization`` is ``int8`` or ``int4``, ``attention`` one of the library's implementations. ``packed`` lays the
-    weights out for the processor; the library's own way is without. ``device_map`` puts its parts on several devices:
-    ``auto``, or the device of each by its name. Of ``ranks`` each gets its share.
+    weights out for the processor; the library's own way is without. ``trust_remote_code`` runs the checkpoint's own
+    code, if it has any. ``device_map`` puts its parts on several devices: ``auto``, or the device of each by its name.
+    Of ``ranks`` each gets its share.
 
     Raises ``HsdError`` with the reason where there is no such model, or no causal language model, and for what the
     model or the machine does not support.
     """
     where = resolve_device(device)
     number = resolve_dtype(dtype, where)
-    source = weights_source(name)
+    source = weights_source(name, trust_remote_code)
     _silence_transformers()
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            raise HsdError(f"{name!r} is a {config.model_type} model; hsd needs a causal language model")
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        loader = model_class(name, config)
+        loaded: Any = loader.from_pretrained(
             source,
             config=config,
             dtype=number,
             output_loading_info=True,
+            trust_remote_code=trust_remote_code,
             **_quantized(name, config, quantization, where, number),
             **({} if device_map is None else in_parts(device_map)),
             **({} if ranks is None else shared_out(name, config, ranks.size)),
@@ -110,6 +116,8 @@ def load_model(
         model.eval()
         if packed and where.type == "cpu" and is_whole(model):
             pack(model)
+        if loader is AutoModelForMultimodalLM or not type(model).__module__.startswith("transformers."):
+            _try_on_text(name, model)
     except torch.OutOfMemoryError:
         raise HsdError(
             f"{name!r} does not fit into the memory of {where}; try --device cpu or a smaller model"
@@ -122,7 +130,39 @@ def load_model(
         raise explain_failure(name, "model", error) from error
     # The folder of a download has the commit's name.
     revision = extract_commit_hash(f"{source}/config.json", getattr(config, "_commit_hash", None))
-    return LoadedModel(name, model, revision, _eos_ids(model), quantization, attention, ranks=ranks)
+    return LoadedModel(name, model, revision, _eos_ids(model), quantization, attention, trust_remote_code, ranks)
+
+
+def model_class(name: str, config: PreTrainedConfig) -> Any:
+    """Which of the library's classes makes the model. Those that see or hear, too, are given text alone.
+
+    Raises ``HsdError`` if it is no causal language model.
+    """
+    if config.is_encoder_decoder:
+        raise HsdError(f"{name!r} is an encoder-decoder ({config.model_type}); hsd needs a causal language model")
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or "AutoModelForCausalLM" in getattr(config, "auto_map", ()):
+        return AutoModelForCausalLM
+    if type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING:
+        return AutoModelForMultimodalLM
+    raise HsdError(f"{name!r} is a {config.model_type} model; hsd needs a causal language model")
+
+
+def _try_on_text(name: str, model: PreTrainedModel) -> None:
+    """Raises ``HsdError`` for what cannot do without images, and for code that was written for another library."""
+    try:
+        with torch.inference_mode():
+            model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=model.device))
+        if model.get_output_embeddings() is None:
+            raise HsdError(f"{name!r} does not tell which weights its head has; choose another model")
+        CachedModel(model, capacity=1)
+    except (HsdError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever its code stumbles over
+        reason = f"{type(error).__name__}: {error}"
+        raise HsdError(
+            f"{name!r} does not run on text alone with transformers {transformers.__version__} ({reason}); choose "
+            "another model"
+        ) from error
 
 
 def _quantized(

@@ -12,7 +12,8 @@ from itertools import chain
 from typing import Any
 
 import torch
-from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from torch import nn
+from transformers import BitsAndBytesConfig, PreTrainedConfig
 
 from hsd_cli.errors import HsdError, UsageError
 
@@ -54,9 +55,10 @@ def silence_bitsandbytes() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-def stored_bytes(model: PreTrainedModel) -> int:
-    """Of all weights as they lie in memory, with the scales of those that are quantized."""
-    return sum(map(_bytes, chain(model.parameters(), model.buffers())))  # some libraries keep weights in buffers
+def stored_bytes(*parts: nn.Module) -> int:
+    """Of all weights as they lie in memory, each once, with the scales of those that are quantized."""
+    # Some libraries keep weights in buffers.
+    return sum(map(_bytes, {weights for part in parts for weights in chain(part.parameters(), part.buffers())}))
 
 
 def _bytes(weights: Any) -> int:

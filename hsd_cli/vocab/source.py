@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hsd_cli.errors import HsdError
+from hsd_cli.models.failures import needs_code
 from hsd_cli.models.locate import embedded_folder
 from hsd_cli.models.pull import Pull
 from hsd_cli.models.snapshots import CONVERTIBLE, MAIN, described_snapshot
@@ -18,37 +19,41 @@ CONFIGURATION = ("generation_config.json", "config.json", "tokenizer_config.json
 USUAL_EOS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<｜end▁of▁sentence｜>")
 
 
-def read_vocabulary(source: str, revision: str | None = None) -> Vocabulary:
+def read_vocabulary(source: str, revision: str | None = None, trust_remote_code: bool = False) -> Vocabulary:
     """The vocabulary of an embedded model, a folder, a ``tokenizer.json`` or tiktoken file, or a model on the hub."""
     path = embedded_folder(source) or Path(source).expanduser()
     if not path.exists():
-        path = _download(source, revision)
+        path = _download(source, revision, trust_remote_code)
     try:
         if path.is_file():
             folder = path.parent if path.name == "tokenizer.json" else None
             return _vocabulary(_read_file(path), folder)
-        return _vocabulary(_read_folder(path), path)
+        return _vocabulary(_read_folder(path, trust_remote_code), path)
     except HsdError:
         raise
     except Exception as error:  # a file from anywhere can be wrong in any way
+        if (refusal := needs_code(source, error)) is not None:
+            raise HsdError(refusal) from error
         raise HsdError(f"cannot read a tokenizer from {source!r} ({error!r}); give a tokenizer.json file") from error
 
 
-def _download(source: str, revision: str | None) -> Path:
+def _download(source: str, revision: str | None, trust_remote_code: bool) -> Path:
     if source.startswith((".", "/", "~")) or source.count("/") > 1 or source.endswith((".json", ".tiktoken")):
         raise HsdError(f"no file or folder {source!r}; give a folder, a tokenizer.json file or an id on the hub")
-    downloaded = described_snapshot(source) if revision is None else None
-    return downloaded or Pull.planned(source, revision or MAIN, tokenizer_only=True).run()
+    downloaded = described_snapshot(source, trust_remote_code) if revision is None else None
+    if downloaded is not None:
+        return downloaded
+    return Pull.planned(source, revision or MAIN, tokenizer_only=True, trust_remote_code=trust_remote_code).run()
 
 
-def _read_folder(folder: Path) -> dict[str, Any]:
+def _read_folder(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
     if (folder / "tokenizer.json").is_file():
         return _read_file(folder / "tokenizer.json")
     for path in [*sorted(folder.glob("*.tiktoken")), folder / "tokenizer.model"]:
         if path.is_file() and is_rank_file(path):
             return _read_file(path)
     if any((folder / name).is_file() for name in CONVERTIBLE):
-        return _convert(folder)
+        return _convert(folder, trust_remote_code)
     raise HsdError(f"no tokenizer files in {str(folder)!r}; give a folder with a tokenizer.json, or the file itself")
 
 
@@ -58,11 +63,13 @@ def _read_file(path: Path) -> dict[str, Any]:
     return json.loads(path.read_bytes())  # type: ignore[no-any-return]
 
 
-def _convert(folder: Path) -> dict[str, Any]:
+def _convert(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
     """What transformers makes of a tokenizer in an older format."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    if not hasattr(tokenizer, "backend_tokenizer"):  # it is a program
+        raise HsdError(f"the tokenizer of {str(folder)!r} has no tokenizer.json and cannot be converted to one")
     return json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[no-any-return]
 
 

@@ -19,6 +19,8 @@ from hsd_cli.vocab.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from hsd_cli.runtime.loading import LoadedModel
+
 
 Message = Mapping[str, str]  # "role" (system, user, assistant) and "content", as chat templates take them
 Prompt = str | Sequence[Message]  # a text, or a whole conversation that waits for a reply
@@ -42,9 +44,14 @@ class ModelTokenizer:
         self._eos_ids = tuple(sorted(eos_ids, key=lambda eos: eos != own)) or (() if own is None else (own,))
 
     @classmethod
-    def load(cls, name: str, eos_ids: Sequence[int] = ()) -> ModelTokenizer:
+    def load(cls, name: str, eos_ids: Sequence[int] = (), trust_remote_code: bool = False) -> ModelTokenizer:
         """Raises ``HsdError`` where there is no tokenizer, or none whose vocabulary can be read."""
-        return cls(_pretrained(name), name, eos_ids)
+        return cls(pretrained_tokenizer(name, trust_remote_code), name, eos_ids)
+
+    @classmethod
+    def of(cls, model: LoadedModel) -> ModelTokenizer:
+        """The one that belongs to ``model``. Raises ``HsdError`` as ``load`` does."""
+        return cls.load(model.name, model.eos_ids, model.trust_remote_code)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -140,14 +147,17 @@ class ModelTokenizer:
 
 
 @lru_cache(maxsize=2)
-def _pretrained(name: str) -> PreTrainedTokenizerBase:
-    """Read once, though a target's is asked for before its weights and after."""
+def pretrained_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """As the library loads it. Read once, though a target's is asked for before its weights and after.
+
+    Raises ``HsdError``.
+    """
     import transformers
 
-    source = model_source(name)
+    source = model_source(name, trust_remote_code)
     transformers.utils.logging.set_verbosity_error()
     try:
-        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except Exception as error:  # the library raises whatever its converters stumble over
         if Path(source).is_dir() and not has_tokenizer(Path(source)):
             raise HsdError(f"no tokenizer files in {name!r}; give a model's folder with its tokenizer.json") from error

@@ -56,7 +56,7 @@ class PairUnderTest:
         self.plan = plan
         self.dtype = engine.target.model.dtype
         self._engine = engine
-        self._tokenizer = ModelTokenizer.load(engine.target.name, engine.target.eos_ids)
+        self._tokenizer = ModelTokenizer.of(engine.target)
 
     def write(
         self,
