@@ -1,0 +1,148 @@
+"""``hsd serve``: the pair for programs, over HTTP."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from hsd_cli.commands import options
+from hsd_cli.commands.interrupts import leaving_at_once
+from hsd_cli.commands.models import ModelOptions, say
+from hsd_cli.errors import HsdError, UsageError
+from hsd_cli.serve.listening import bound_socket, is_loopback, url
+
+SERVER = "Server"
+KEY = "HSD_API_KEY"
+
+
+def serve(
+    target: options.Target = None,
+    draft: options.Draft = None,
+    pair: options.PairName = None,
+    device: options.Device = "auto",
+    dtype: options.DtypeOption = "auto",
+    draft_device: options.DraftDevice = None,
+    draft_dtype: options.DraftDtype = None,
+    quant: options.Quant = None,
+    draft_quant: options.DraftQuant = None,
+    attention: options.AttentionOption = "auto",
+    pull: options.Pull = False,
+    trust_remote_code: options.TrustRemoteCode = False,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen at; others than this machine's own need a key.", rich_help_panel=SERVER),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port; 0 takes one that is free.", rich_help_panel=SERVER)
+    ] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            help=f"What clients have to know. Better in {KEY}: command lines can be seen by others.",
+            show_default=False,
+            rich_help_panel=SERVER,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Texts that are written at a time.", rich_help_panel=SERVER)
+    ] = 8,
+    queue: Annotated[
+        int, typer.Option(min=0, help="Texts that may wait; beyond it the answer is 429.", rich_help_panel=SERVER)
+    ] = 256,
+    grace: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds that running requests have when the server ends.", rich_help_panel=SERVER),
+    ] = 30.0,
+    max_new_tokens: options.MaxNewTokens = 4096,
+    algorithm: options.AlgorithmOption = "auto",
+    lookahead: options.Lookahead = None,
+    strict: options.Strict = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Serve a pair of models over HTTP, as OpenAI's clients expect it; several texts share each forward pass.
+
+    Needs `pip install 'hsd-cli[serve]'`. There are `/v1/completions`, `/v1/chat/completions` and `/v1/models`,
+    `/health`, `/metrics` for Prometheus, `/openapi.json`, and a page for people at `/`. `--max-new-tokens` is the most
+    that a request may ask for.
+
+    **Requests** are OpenAI's: `stream` and `stream_options`, `stop`, `seed`, `temperature`, `top_p`, `max_tokens`,
+    `logprobs` of the tokens that are written (the target's own, before temperature and truncation). More than that are
+    `top_k`, `min_p` and `repetition_penalty`. Under `hsd`, streams tell which pieces of text were drafted, and `usage`
+    what was drafted and accepted. What would change the text and is not there, such as `tools`, `n` or `logit_bias`, is
+    refused. With a seed and a temperature the text is that of `hsd generate`.
+
+    **Safety**: the server listens to this machine alone, and only if it is addressed as such; it needs a key to listen
+    elsewhere, and then wants it for all but the page and `/health`. It does no encryption: put it behind something that
+    does. Requests of more than 4 MiB are refused.
+
+    **Ctrl-C** or SIGTERM ends it: nothing new begins, what runs is finished. Exit codes: 0 ended, all that ran was
+    finished; 1 failure, or something was cut off, after `--grace` seconds or by a second Ctrl-C; 2 usage.
+
+    **Examples**
+
+    `hsd serve -t MODEL -d DRAFTER`
+
+    `HSD_API_KEY=… hsd serve -t MODEL -d DRAFTER --host 0.0.0.0 --batch-size 16`
+    """
+    if debug:
+        os.environ["HSD_DEBUG"] = "1"
+    key = os.environ.get(KEY) if api_key is None else api_key
+    if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key != ""):
+        raise UsageError(
+            f"the key of --api-key or {KEY} must be printable ASCII without spaces around it, and not empty"
+        )
+    models = ModelOptions(
+        target,
+        draft,
+        device,
+        dtype,
+        draft_device,
+        draft_dtype,
+        quant,
+        draft_quant,
+        attention,
+        pull,
+        algorithm,
+        strict,
+        trust_remote_code,
+    )
+    listening = bound_socket(host, port)
+    if key is None and not is_loopback(listening):
+        raise UsageError(f"at {host} others can reach the server; set {KEY}, or leave --host out")
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise HsdError(f"{error.name} is missing; run: pip install 'hsd-cli[serve]'") from None
+    loaded = models.load(quiet)
+    with leaving_at_once():
+        from hsd_cli.batch_engine import BatchEngine
+        from hsd_cli.engine import Request
+        from hsd_cli.serve.app import Service, create_app
+        from hsd_cli.serve.server import serve
+        from hsd_cli.serve.worker import Worker
+        from hsd_cli.vocab.tokenizer import ModelTokenizer
+
+        def make_engine() -> BatchEngine:
+            return BatchEngine(
+                loaded.target, loaded.drafter, batch_size, strict=strict, drafter_failure=loaded.drafter_failure
+            )
+
+        base = Request("a", chat=False, algorithm=algorithm, lookahead=lookahead, max_new_tokens=2)
+        worker = Worker(make_engine, base, queue, say)
+        worker.start()
+        worker.ready.result()
+        service = Service(worker, models.names["target"], ModelTokenizer.of(loaded.target), base, max_new_tokens)
+        app = create_app(service, key)
+
+    def tell() -> None:
+        if not quiet:
+            say(f"serving {' with '.join(models.names.values())} at {url(listening)} (Ctrl-C ends)")
+
+    cut_off = serve(app, listening, worker, grace, tell)
+    if cut_off:
+        raise HsdError(f"{cut_off} requests were cut off")

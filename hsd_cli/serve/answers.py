@@ -1,0 +1,164 @@
+"""Answers in the form of OpenAI's: whole ones, and the chunks of a stream.
+
+Both endpoints give the same in other words. What OpenAI has no word for is under ``hsd``.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from time import time
+from typing import Any, Protocol
+
+from hsd_cli.decoding.loop import Commit, FinishReason, Piece
+from hsd_cli.decoding.statistics import Statistics
+from hsd_cli.vocab.vocabulary import Vocabulary
+
+REASONS: dict[FinishReason, str] = {"eos": "stop", "stop": "stop", "length": "length", "context": "length"}
+LEAST_LOGPROB = -9999.0  # JSON knows no infinity
+Json = dict[str, Any]
+
+
+class Answer(Protocol):
+    """One answer of one endpoint, as it grows."""
+
+    def whole(self, commits: Sequence[Commit], usage: Json) -> Json:
+        """All of it at once."""
+
+    def beginning(self) -> list[Json]:
+        """The chunks before the first text."""
+
+    def chunk(self, commit: Commit) -> list[Json]:
+        """The chunks of one iteration."""
+
+    def ending(self, usage: Json) -> Json:
+        """The chunk that says what it took."""
+
+
+class _Answer:
+    kind: str
+    chunk_kind: str
+    prefix: str
+
+    def __init__(self, model: str, vocabulary: Vocabulary, logprobs: bool) -> None:
+        self._vocabulary = vocabulary
+        self._logprobs = logprobs
+        self._common = {"id": f"{self.prefix}-{secrets.token_hex(12)}", "created": int(time()), "model": model}
+        self._written = 0  # characters
+
+    def _envelope(self, kind: str, choices: list[Json], **more: Any) -> Json:
+        return {"object": kind, **self._common, "choices": choices, **more}
+
+    def _choice(self, finish_reason: FinishReason | None, pieces: Sequence[Piece], **content: Any) -> Json:
+        reason = None if finish_reason is None else REASONS[finish_reason]
+        logprobs = self._scores([piece for piece in pieces if self._spelled(piece)]) if self._logprobs else None
+        self._written += sum(len(piece.text) for piece in pieces)
+        return {"index": 0, **content, "logprobs": logprobs, "finish_reason": reason}
+
+    def _spelled(self, piece: Piece) -> bytes | None:
+        """What the token writes: nothing if it ends the text."""
+        token_bytes = self._vocabulary.token_bytes
+        return token_bytes[piece.token] if piece.token < len(token_bytes) else None
+
+    def _name(self, piece: Piece) -> str:
+        return (self._spelled(piece) or b"").decode("utf-8", "replace")
+
+    def _scores(self, pieces: Sequence[Piece]) -> Json:
+        raise NotImplementedError
+
+    def ending(self, usage: Json) -> Json:
+        return self._envelope(self.chunk_kind, [], usage=usage)
+
+
+class CompletionAnswer(_Answer):
+    kind = chunk_kind = "text_completion"
+    prefix = "cmpl"
+
+    def whole(self, commits: Sequence[Commit], usage: Json) -> Json:
+        choice = self._choice(commits[-1].finish_reason, _pieces(commits), text=_text(commits))
+        return self._envelope(self.kind, [choice], usage=usage)
+
+    def beginning(self) -> list[Json]:
+        return []
+
+    def chunk(self, commit: Commit) -> list[Json]:
+        choice = self._choice(commit.finish_reason, commit.pieces, text=commit.text)
+        return [self._envelope(self.kind, [choice], hsd=_origins(commit))]
+
+    def _scores(self, pieces: Sequence[Piece]) -> Json:
+        offsets, at = [], self._written
+        for piece in pieces:
+            offsets.append(at)
+            at += len(piece.text)
+        return {
+            "tokens": [self._name(piece) for piece in pieces],
+            "token_logprobs": [_logprob(piece) for piece in pieces],
+            "text_offset": offsets,
+            "top_logprobs": None,
+        }
+
+
+class ChatAnswer(_Answer):
+    kind, chunk_kind = "chat.completion", "chat.completion.chunk"
+    prefix = "chatcmpl"
+
+    def whole(self, commits: Sequence[Commit], usage: Json) -> Json:
+        message = {"role": "assistant", "content": _text(commits), "refusal": None}
+        choice = self._choice(commits[-1].finish_reason, _pieces(commits), message=message)
+        return self._envelope(self.kind, [choice], usage=usage)
+
+    def beginning(self) -> list[Json]:
+        return [self._envelope(self.chunk_kind, [self._choice(None, (), delta={"role": "assistant", "content": ""})])]
+
+    def chunk(self, commit: Commit) -> list[Json]:
+        choice = self._choice(None, commit.pieces, delta={"content": commit.text})
+        chunks = [self._envelope(self.chunk_kind, [choice], hsd=_origins(commit))]
+        if commit.finish_reason is not None:
+            chunks.append(self._envelope(self.chunk_kind, [self._choice(commit.finish_reason, (), delta={})]))
+        return chunks
+
+    def _scores(self, pieces: Sequence[Piece]) -> Json:
+        return {"content": [self._score(piece) for piece in pieces], "refusal": None}
+
+    def _score(self, piece: Piece) -> Json:
+        spelled = list(self._spelled(piece) or b"")
+        return {"token": self._name(piece), "logprob": _logprob(piece), "bytes": spelled, "top_logprobs": []}
+
+
+def usage_of(statistics: Statistics) -> Json:
+    """What a text took."""
+    return {
+        "prompt_tokens": statistics.prompt_tokens,
+        "completion_tokens": statistics.tokens,
+        "total_tokens": statistics.prompt_tokens + statistics.tokens,
+        "prompt_tokens_details": {"cached_tokens": statistics.cached_prompt_tokens},
+        "hsd": {
+            "drafted_tokens": statistics.drafted,
+            "accepted_tokens": statistics.accepted,
+            "target_passes": statistics.iterations,
+        },
+    }
+
+
+def _origins(commit: Commit) -> Json:
+    """Where the text of an iteration comes from: pieces with whether they were drafted."""
+    pieces = [[piece.text, piece.drafted] for piece in commit.pieces] + ([[commit.tail, False]] if commit.tail else [])
+    return {
+        "pieces": pieces,
+        "algorithm": commit.algorithm,
+        "drafted": commit.drafted,
+        "accepted": commit.accepted,
+    }
+
+
+def _text(commits: Sequence[Commit]) -> str:
+    return "".join(commit.text for commit in commits)
+
+
+def _pieces(commits: Sequence[Commit]) -> list[Piece]:
+    return [piece for commit in commits for piece in commit.pieces]
+
+
+def _logprob(piece: Piece) -> float:
+    assert piece.logprob is not None, "they were asked for"
+    return max(piece.logprob, LEAST_LOGPROB)

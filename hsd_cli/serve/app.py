@@ -1,0 +1,176 @@
+"""The routes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from time import time
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+
+from hsd_cli import __version__
+from hsd_cli.engine import Request as TextRequest
+from hsd_cli.errors import HsdError
+from hsd_cli.serve.answers import ChatAnswer, CompletionAnswer
+from hsd_cli.serve.errors import ApiError, explained
+from hsd_cli.serve.guard import Guard
+from hsd_cli.serve.metrics import Metrics
+from hsd_cli.serve.reply import reply
+from hsd_cli.serve.schema import Asked, ChatRequest, CompletionRequest
+from hsd_cli.serve.worker import Worker
+from hsd_cli.vocab.tokenizer import ModelTokenizer
+
+PAGE = {
+    "/": ("index.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
+PATHS = {*PAGE, "/health", "/metrics", "/openapi.json", "/v1/models", "/v1/completions", "/v1/chat/completions"}
+# The page runs its own script and talks to this server, and that is all.
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": description, "content": {"application/json": {"schema": {"type": "object"}}}}
+    for status, description in {
+        400: "What cannot be served",
+        401: "The API key is missing or wrong",
+        403: "Not addressed to this machine",
+        404: "No such model",
+        408: "The request did not come",
+        413: "The request is too large",
+        429: "Too many texts are waiting",
+        500: "The text could not be written",
+    }.items()
+}
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is served. ``base`` has what requests do not say; none gets more than ``most_tokens``."""
+
+    worker: Worker
+    model: str
+    tokenizer: ModelTokenizer
+    base: TextRequest
+    most_tokens: int
+
+
+def create_app(service: Service, key: str | None) -> FastAPI:
+    """The application, behind its guard."""
+    metrics = Metrics(service.worker)
+    app = FastAPI(title="hsd", version=__version__, docs_url=None, redoc_url=None)
+
+    def count(path: str, status: int) -> None:
+        metrics.requests.labels(path if path in PATHS else "other", str(status)).inc()
+
+    app.add_middleware(Guard, key=key, count=count)
+    for kind in (ApiError, HsdError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _refused)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """The one model that there is."""
+        return {"object": "list", "data": [_card(service)]}
+
+    @app.get("/v1/models/{model:path}", responses={404: ERRORS[404]})
+    async def model_card(model: str) -> dict[str, Any]:
+        """What is known of a model."""
+        _check_model(service, model)
+        return _card(service)
+
+    @app.post("/v1/completions", response_model=None, responses=ERRORS)
+    async def completions(asked: CompletionRequest, request: Request) -> Response:
+        """Goes on with a text."""
+        answer = CompletionAnswer(service.model, service.tokenizer.vocabulary, asked.wants_logprobs)
+        text = replace(service.base, prompt=asked.text, chat=False, **_settings(service, asked))
+        return await reply(service.worker, metrics, request, asked, text, answer)
+
+    @app.post("/v1/chat/completions", response_model=None, responses=ERRORS)
+    async def chat_completions(asked: ChatRequest, request: Request) -> Response:
+        """Answers a conversation."""
+        answer = ChatAnswer(service.model, service.tokenizer.vocabulary, asked.wants_logprobs)
+        messages = [message.plain for message in asked.messages]
+        text = replace(service.base, prompt=messages, chat=True, **_settings(service, asked))
+        return await reply(service.worker, metrics, request, asked, text, answer)
+
+    @app.get("/health")
+    async def health() -> Response:
+        """Whether texts are written."""
+        alive = service.worker.alive
+        return JSONResponse({"status": "ok" if alive else "stopped"}, 200 if alive else 503)
+
+    @app.get("/metrics")
+    async def read_metrics() -> Response:
+        """For Prometheus."""
+        return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    for path, (name, media) in PAGE.items():
+        _add_page(app, path, (files("hsd_cli.serve") / "page" / name).read_bytes(), media)
+    return app
+
+
+def _add_page(app: FastAPI, path: str, content: bytes, media: str) -> None:
+    @app.get(path, include_in_schema=False)
+    async def page() -> Response:
+        return Response(content, media_type=media, headers=PAGE_HEADERS)
+
+
+def _card(service: Service) -> dict[str, Any]:
+    about = {"chat": service.tokenizer.has_chat_template, "most_tokens": service.most_tokens}
+    return {"id": service.model, "object": "model", "created": int(time()), "owned_by": "hsd", "hsd": about}
+
+
+def _check_model(service: Service, name: str) -> None:
+    if name != service.model:
+        message = f"there is no model {name!r}; there is {service.model!r}"
+        raise ApiError(404, message, param="model", code="model_not_found")
+
+
+def _settings(service: Service, asked: Asked) -> dict[str, Any]:
+    """Of the text that is asked for. Raises ``ApiError``, and ``UsageError`` for sampling that cannot be."""
+    _check_model(service, asked.model)
+    most = asked.most_tokens(service.most_tokens)
+    if most > service.most_tokens:
+        message = f"max_tokens is {most}, and this server writes {service.most_tokens} at most"
+        raise ApiError(400, message, param="max_tokens")
+    return {
+        "max_new_tokens": most,
+        "sampling": asked.sampling,
+        "seed": asked.seed,
+        "stops": asked.stops,
+        "logprobs": asked.wants_logprobs,
+    }
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    """Every error in OpenAI's form."""
+    if isinstance(error, ApiError):
+        return error.response
+    if isinstance(error, RequestValidationError):
+        return _blamed(error.errors()).response
+    if isinstance(error, HTTPException):
+        return ApiError(error.status_code, str(error.detail)).response
+    return explained(error).response
+
+
+def _blamed(errors: Sequence[Any]) -> ApiError:
+    """Of several errors the one that is deepest within the request: the others are of forms that it does not have."""
+    worst = max(errors, key=lambda error: len(error["loc"]))
+    names = [str(part) for part in worst["loc"][1:] if re.fullmatch(r"\w+", str(part)) and part != "str"]
+    param = ".".join(names) or None
+    message = worst["msg"]
+    if worst["type"] == "json_invalid":
+        return ApiError(400, f"the request is not JSON: {worst['ctx']['error']} at character {param}")
+    return ApiError(400, f"{param}: {message}" if param else message, param=param)

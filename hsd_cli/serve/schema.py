@@ -1,0 +1,178 @@
+"""What clients may ask for: OpenAI's parameters, as far as they have a meaning here, and those of ``hsd generate``."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from difflib import get_close_matches
+from json import dumps
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from hsd_cli.batch.records import SEED_BITS
+from hsd_cli.decoding.settings import SAMPLING, SamplingSettings
+from hsd_cli.errors import UsageError
+
+DEFAULT_MAX_TOKENS = 16  # of a completion, as with OpenAI
+# What would make another text of it, with the values that ask for nothing.
+UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "echo": (False,),
+    "suffix": ("",),
+    "logit_bias": ({},),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "audio": (),
+    "top_logprobs": (0,),
+    "reasoning_effort": (),
+    "verbosity": (),
+    "web_search_options": (),
+}
+# What is about accounts, caches and bills, or allows for more than is asked.
+IGNORED = {
+    "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+    "prediction", "parallel_tool_calls",
+}  # fmt: skip
+
+StopString = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class Strict(BaseModel):
+    """An object without unknown members. One that is ``null`` says nothing."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, given: Any) -> Any:
+        return {key: value for key, value in given.items() if value is not None} if isinstance(given, dict) else given
+
+
+class StreamOptions(Strict):
+    include_usage: bool = False
+    include_obfuscation: bool = False  # there is none to include
+
+
+class Asked(Strict):
+    """What both endpoints take."""
+
+    model: str
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[float, Field(ge=1e-5, le=1e5)] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=1 << SEED_BITS)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=16)] = []
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _understood(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        for name, value in given.items():
+            if name in cls.model_fields or name in IGNORED or value is None:
+                continue
+            if name not in UNSUPPORTED:
+                near = get_close_matches(name, cls.model_fields, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise PydanticCustomError("unknown", "unknown parameter {name}{hint}", {"name": name, "hint": hint})
+            neutral = UNSUPPORTED[name]
+            if value not in neutral:
+                other = f" or give {dumps(neutral[0])}" if neutral else ""
+                raise PydanticCustomError(
+                    "unsupported", "{name} is not supported; leave it out{other}", {"name": name, "other": other}
+                )
+        return {name: value for name, value in given.items() if name in cls.model_fields}
+
+    @property
+    @abstractmethod
+    def wants_logprobs(self) -> bool:
+        """Those of the tokens that are written."""
+
+    @abstractmethod
+    def most_tokens(self, limit: int) -> int:
+        """How many may be written; ``limit`` is the server's."""
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def sampling(self) -> SamplingSettings:
+        """Raises ``UsageError``."""
+        try:
+            return SamplingSettings(**{name: getattr(self, name) for name in SAMPLING})
+        except UsageError as error:
+            raise UsageError(str(error).removeprefix("--")) from None
+
+
+class CompletionRequest(Asked):
+    """``POST /v1/completions``. Of log-probabilities there are those of the tokens that were written: ``0``."""
+
+    prompt: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1, max_length=1)]
+    logprobs: int | None = None
+
+    @field_validator("logprobs")
+    @classmethod
+    def _of_what_is_written(cls, value: int | None) -> int | None:
+        if value not in (None, 0):
+            raise PydanticCustomError("unsupported", "only 0 is supported: the tokens that were written, no others")
+        return value
+
+    @property
+    def text(self) -> str:
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return self.logprobs is not None
+
+    def most_tokens(self, limit: int) -> int:
+        """Where nothing is said, OpenAI's default."""
+        return min(DEFAULT_MAX_TOKENS, limit) if self.max_tokens is None else self.max_tokens
+
+
+class TextPart(Strict):
+    type: Literal["text"]
+    text: str
+
+
+class Message(Strict):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    name: str | None = None
+    refusal: None = None
+
+    @property
+    def plain(self) -> dict[str, str]:
+        """As chat templates take it."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+class ChatRequest(Asked):
+    """``POST /v1/chat/completions``."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool = False
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return self.logprobs
+
+    def most_tokens(self, limit: int) -> int:
+        """Where nothing is said, all that is allowed."""
+        return self.max_completion_tokens or self.max_tokens or limit

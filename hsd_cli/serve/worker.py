@@ -1,0 +1,175 @@
+"""The thread that the engine lives in: it writes as many texts at a time as there are seats, and hands on what comes.
+
+Whoever asks for a text is in an event loop of asyncio; the engine is only ever touched from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Condition, Thread
+
+from hsd_cli.batch_engine import BatchEngine, Happening, Text
+from hsd_cli.decoding.loop import Commit
+from hsd_cli.engine import Generation, Request
+from hsd_cli.errors import HsdError
+
+Watch = Callable[["Job", Commit | Exception], None]
+
+
+class BusyError(HsdError):
+    """As many texts wait as may."""
+
+
+class Job:
+    """A text that somebody waits for, in the event loop that runs where this is made.
+
+    ``watch`` is called there with whatever comes, at once, whether anybody reads it or not.
+    """
+
+    def __init__(self, request: Request, watch: Watch) -> None:
+        self.request = request
+        self.generation: Generation | None = None  # there from the first commit on
+        self.given_up = False
+        self.ended = False
+        self._watch = watch
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Commit | Exception] = asyncio.Queue()
+
+    async def next(self) -> Commit:
+        """The next iteration; the last one has a ``finish_reason``. Raises what ended the text instead."""
+        event = await self._events.get()
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    def put(self, event: Commit | Exception) -> None:
+        """Called from the engine's thread."""
+        self._loop.call_soon_threadsafe(self._arrive, event)
+
+    def _arrive(self, event: Commit | Exception) -> None:
+        self.ended = isinstance(event, Exception) or event.finish_reason is not None
+        self._watch(self, event)
+        self._events.put_nowait(event)
+
+
+class Worker:
+    """Call ``start``, and ``stop`` before the event loop ends. ``ready`` fails where the engine cannot write.
+
+    ``make_engine`` is called in the thread, and ``trial`` is the first text. At most ``most_waiting`` texts wait for a
+    seat. ``tell`` gets one line on what should not have happened, in the thread.
+    """
+
+    def __init__(
+        self, make_engine: Callable[[], BatchEngine], trial: Request, most_waiting: int, tell: Callable[[str], None]
+    ) -> None:
+        self.ready: Future[None] = Future()
+        self._make_engine = make_engine
+        self._trial = trial
+        self._most_waiting = most_waiting
+        self._tell = tell
+        self._seats = 0
+        self._changed = Condition()
+        self._stopping = False
+        self._waiting: deque[Job] = deque()
+        self._running: dict[Text, Job] = {}
+        self._thread = Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Gives up what is not finished; returns when the thread has ended."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether texts that are asked for will be written."""
+        return self._thread.is_alive() and not self._stopping
+
+    @property
+    def waiting(self) -> int:
+        """How many texts have no seat yet."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """How many texts are being written."""
+        return len(self._running)
+
+    def submit(self, request: Request, watch: Watch) -> Job:
+        """Raises ``BusyError``."""
+        job = Job(request, watch)
+        with self._changed:
+            if self.waiting + self.running >= self._seats + self._most_waiting:
+                raise BusyError(f"{self.waiting} texts are waiting already; try again later")
+            self._waiting.append(job)
+            self._changed.notify()
+        return job
+
+    def give_up(self, job: Job) -> None:
+        """Nobody waits for it any more. No harm if it has ended."""
+        with self._changed:
+            job.given_up = True
+            if job in self._waiting:
+                self._waiting.remove(job)
+
+    def _run(self) -> None:
+        try:
+            engine = self._make_engine()
+            _try_out(engine, self._trial)
+        except BaseException as error:
+            self.ready.set_exception(error)
+            return
+        self._seats = engine.size
+        self.ready.set_result(None)
+        while self._take_seats(engine):
+            for text, event in self._step(engine):
+                self._hand_on(text, event)
+
+    def _take_seats(self, engine: BatchEngine) -> bool:
+        """Waits until there is something to write; false at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or self._waiting or self._running)
+            for text, job in list(self._running.items()):
+                if job.given_up or self._stopping:
+                    engine.end(text)
+                    del self._running[text]
+            while engine.free and self._waiting and not self._stopping:
+                job = self._waiting.popleft()
+                self._running[engine.begin(job.request)] = job
+            return not self._stopping
+
+    def _step(self, engine: BatchEngine) -> list[Happening]:
+        """What no single text is to blame for ends them all; those to come have another chance."""
+        try:
+            return engine.step()
+        except Exception as error:
+            texts = list(engine.texts)
+            for text in texts:
+                engine.end(text)
+            return [(text, error) for text in texts]
+
+    def _hand_on(self, text: Text, event: Commit | Exception) -> None:
+        job = self._running[text]
+        job.generation = text.generation
+        if isinstance(event, Exception) or event.finish_reason is not None:
+            with self._changed:
+                del self._running[text]
+        if isinstance(event, Exception) and not isinstance(event, HsdError):
+            self._tell(f"a text failed: {type(event).__name__}: {event}")
+        job.put(event)
+
+
+def _try_out(engine: BatchEngine, request: Request) -> None:
+    """Writes a text, so that what cannot work is known before anybody asks. Raises what it fails with."""
+    engine.begin(request)
+    while engine.texts:
+        for _, event in engine.step():
+            if isinstance(event, Exception):
+                raise event
