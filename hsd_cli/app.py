@@ -23,6 +23,7 @@ from hsd_cli.commands.list_models import list_models
 from hsd_cli.commands.plan import plan
 from hsd_cli.commands.pull import pull
 from hsd_cli.commands.rm import rm
+from hsd_cli.commands.serve import serve
 from hsd_cli.commands.verify import verify
 from hsd_cli.commands.vocab_diff import vocab_diff
 from hsd_cli.errors import EXIT_FAILURE, HsdError
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.command()(generate)
 app.command()(chat)
+app.command()(serve)
 app.command(name="vocab-diff")(vocab_diff)
 app.command()(plan)
 app.command()(verify)

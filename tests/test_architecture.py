@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "hsd_cli"
 LAYERS = [
     ["app", "__main__"],
     ["commands"],
-    ["chat", "batch", "doctor", "export"],
+    ["chat", "batch", "doctor", "export", "serve"],
     ["bench"],
     ["ui"],
     ["batch_engine"],
