@@ -41,10 +41,10 @@ def generate(
     draft_quant: options.DraftQuant = None,
     attention: options.AttentionOption = "auto",
     pull: options.Pull = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     file: Annotated[
         list[Path] | None,
         typer.Option(
-    trust_remote_code: options.TrustRemoteCode = False,
             "-f",
             "--file",
             help="Read (more of) the prompt from a file or pattern; may be given several times.",
@@ -167,6 +167,17 @@ def generate(
     _refuse(
         ("" in (stop or []), "--stop must not be empty"),
         (
+            chat is False and system is not None,
+            "--system is part of a chat, and --raw asks for none; leave one of them out",
+        ),
+        (
+            source is not None and (prompt is not None or file or each),
+            "--input has the prompts; leave the prompt, --file and the options about files out",
+        ),
+        (source is not None and json, "--input writes JSON Lines anyway; leave --json out"),
+        (report is not None and (source is not None or each), "--report is about one text; leave it out"),
+        (each and not file, "--template, --beside and --output-dir are about files; name them with --file"),
+    )
     models = ModelOptions(
         target,
         draft,
@@ -181,24 +192,6 @@ def generate(
         algorithm,
         strict,
         trust_remote_code,
-        device_map,
-        tensor_parallel,
-    )
-    if tensor_parallel:
-        take_part(models)
-            chat is False and system is not None,
-            "--system is part of a chat, and --raw asks for none; leave one of them out",
-        ),
-        (
-            source is not None and (prompt is not None or file or each),
-            "--input has the prompts; leave the prompt, --file and the options about files out",
-        ),
-        (source is not None and json, "--input writes JSON Lines anyway; leave --json out"),
-        (report is not None and (source is not None or each), "--report is about one text; leave it out"),
-        (each and not file, "--template, --beside and --output-dir are about files; name them with --file"),
-    )
-    models = ModelOptions(
-        target, draft, device, dtype, draft_device, draft_dtype, quant, draft_quant, attention, pull, algorithm, strict
     )
     sampling = SamplingSettings(temperature, top_k, top_p, min_p, repetition_penalty)
     given = "" if source is not None or each else _given(prompt, file)
