@@ -15,6 +15,7 @@ from hsd_cli.commands.acquire import ensure_downloaded
 from hsd_cli.commands.interrupts import leaving_at_once
 from hsd_cli.commands.models import ModelOptions
 from hsd_cli.commands.prompts import valid
+from hsd_cli.commands.recommended import say_recommended
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UsageError
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 
 def chat(
+    ctx: typer.Context,
     target: options.Target = None,
     draft: options.Draft = None,
     pair: options.PairName = None,
@@ -150,6 +152,8 @@ def chat(
     with leaving_at_once():
         reader = _reader(settings.history, strict)  # what is wrong with its history need not wait for the weights
     engine = models.load(quiet)
+    if not quiet:
+        say_recommended(ctx, engine.target)
 
     from hsd_cli.chat.commands import resumed
     from hsd_cli.chat.repl import Repl

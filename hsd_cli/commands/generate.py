@@ -16,6 +16,8 @@ from hsd_cli.commands.each_file import generate_each
 from hsd_cli.commands.models import ModelOptions, say
 from hsd_cli.commands.one_text import Display, write_text
 from hsd_cli.commands.prompts import read_prompt, valid
+from hsd_cli.commands.recommended import say_recommended
+from hsd_cli.commands.tensor_parallel import take_part
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.errors import EXIT_INTERRUPTED, HsdError, UsageError
 from hsd_cli.ui.output import Output
@@ -27,6 +29,7 @@ MANY = "Many texts"
 
 
 def generate(
+    ctx: typer.Context,
     prompt: Annotated[
         str | None, typer.Argument(help="The prompt; `-` reads standard input.", show_default=False)
     ] = None,
@@ -219,7 +222,10 @@ def generate(
     def load() -> Engine:
         if chat or system is not None:
             models.tokenizer().uses_chat(text, system, chat)  # what it refuses need not wait for the weights
-        return models.load(quiet)
+        engine = models.load(quiet)
+        if not quiet:
+            say_recommended(ctx, engine.target)
+        return engine
 
     many: dict[str, Any] = {"target": models.names["target"], "load": load, "stats": stats, "quiet": quiet}
     if source is not None:
