@@ -37,6 +37,8 @@ def generate(
     draft: options.Draft = None,
     pair: options.PairName = None,
     device: options.Device = "auto",
+    device_map: options.DeviceMap = None,
+    tensor_parallel: options.TensorParallel = False,
     dtype: options.DtypeOption = "auto",
     draft_device: options.DraftDevice = None,
     draft_dtype: options.DraftDtype = None,
@@ -167,20 +169,6 @@ def generate(
     if debug:
         os.environ["HSD_DEBUG"] = "1"
     each = template is not None or beside or output_dir is not None
-    _refuse(
-        ("" in (stop or []), "--stop must not be empty"),
-        (
-            chat is False and system is not None,
-            "--system is part of a chat, and --raw asks for none; leave one of them out",
-        ),
-        (
-            source is not None and (prompt is not None or file or each),
-            "--input has the prompts; leave the prompt, --file and the options about files out",
-        ),
-        (source is not None and json, "--input writes JSON Lines anyway; leave --json out"),
-        (report is not None and (source is not None or each), "--report is about one text; leave it out"),
-        (each and not file, "--template, --beside and --output-dir are about files; name them with --file"),
-    )
     models = ModelOptions(
         target,
         draft,
@@ -195,6 +183,24 @@ def generate(
         algorithm,
         strict,
         trust_remote_code,
+        device_map,
+        tensor_parallel,
+    )
+    if tensor_parallel:
+        take_part(models)
+    _refuse(
+        ("" in (stop or []), "--stop must not be empty"),
+        (
+            chat is False and system is not None,
+            "--system is part of a chat, and --raw asks for none; leave one of them out",
+        ),
+        (
+            source is not None and (prompt is not None or file or each),
+            "--input has the prompts; leave the prompt, --file and the options about files out",
+        ),
+        (source is not None and json, "--input writes JSON Lines anyway; leave --json out"),
+        (report is not None and (source is not None or each), "--report is about one text; leave it out"),
+        (each and not file, "--template, --beside and --output-dir are about files; name them with --file"),
     )
     sampling = SamplingSettings(temperature, top_k, top_p, min_p, repetition_penalty)
     given = "" if source is not None or each else _given(prompt, file)

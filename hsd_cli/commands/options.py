@@ -63,6 +63,23 @@ PairName = Annotated[
 Device = Annotated[
     str, typer.Option(envvar="HSD_DEVICE", help="auto, cuda, cuda:1, mps or cpu.", rich_help_panel=MODELS)
 ]
+DeviceMap = Annotated[
+    Literal["auto"] | None,
+    typer.Option(
+        "--device-map",
+        envvar="HSD_DEVICE_MAP",
+        help="The target over all GPUs, and what does not fit there on the CPU; needs `pip install 'hsd-cli[multi]'`.",
+        rich_help_panel=MODELS,
+    ),
+]
+TensorParallel = Annotated[
+    bool,
+    typer.Option(
+        "--tensor-parallel",
+        help="Each process that torchrun starts takes a share of the target's matrices.",
+        rich_help_panel=MODELS,
+    ),
+]
 DtypeOption = Annotated[
     Dtype, typer.Option("--dtype", envvar="HSD_DTYPE", help="Number format of the weights.", rich_help_panel=MODELS)
 ]
