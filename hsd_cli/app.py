@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from io import TextIOWrapper
 from typing import Annotated
@@ -19,6 +18,7 @@ from hsd_cli.commands.config import config
 from hsd_cli.commands.doctor import doctor
 from hsd_cli.commands.export import export
 from hsd_cli.commands.generate import generate
+from hsd_cli.commands.interrupts import told_to_end
 from hsd_cli.commands.list_models import list_models
 from hsd_cli.commands.plan import plan
 from hsd_cli.commands.pull import pull
@@ -26,8 +26,8 @@ from hsd_cli.commands.rm import rm
 from hsd_cli.commands.serve import serve
 from hsd_cli.commands.verify import verify
 from hsd_cli.commands.vocab_diff import vocab_diff
-from hsd_cli.errors import EXIT_FAILURE, HsdError
-from hsd_cli.ui.terminal import visible
+from hsd_cli.errors import EXIT_FAILURE, EXIT_INTERRUPTED, HsdError
+from hsd_cli.ui.terminal import restorer, visible
 
 app = typer.Typer(
     name="hsd",
@@ -68,19 +68,40 @@ def _options(
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 failure, 2 usage, 130 interrupted, 143 told to end; a closed pipe is quiet."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # the terminal gets its modes back
+    """Entry point. Exit codes: 0 done, 1 failure, 2 usage, 130 interrupted, 143 told to end, 129 the terminal was
+    closed; a closed pipe is quiet."""
+    told, restore = told_to_end(), restorer()
     try:
-        sys.exit(_run(sys.argv[1:] or ["--help"]))
+        sys.exit(_outcome(told))
+    except SystemExit as leaving:
+        if told or leaving.code == EXIT_INTERRUPTED:
+            _flush()
+            restore()
+        raise
+
+
+def _outcome(told: list[int]) -> int:
+    """The exit code, after what went wrong was said."""
+    try:
+        return _run(sys.argv[1:] or ["--help"])
     except Exception as error:
+        if isinstance(error, OSError):
+            _flush()
+        if told:  # with the terminal there is much that fails
+            return told[0]
         if os.environ.get("HSD_DEBUG"):
             raise
-        if isinstance(error, OSError):
-            # What is left for standard output must not fail again when the interpreter flushes it.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         # Messages quote names and files that nobody has vetted.
         typer.echo(f"hsd: {visible(' '.join(_sentence(error).split()))}", err=True)
-        sys.exit(getattr(error, "exit_code", EXIT_FAILURE))
+        return int(getattr(error, "exit_code", EXIT_FAILURE))
+
+
+def _flush() -> None:
+    """What is left for standard output and cannot go there must not fail again when the interpreter flushes it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str]) -> int:

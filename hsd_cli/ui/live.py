@@ -22,7 +22,7 @@ from rich.text import Text
 
 from hsd_cli.ui.keyboard import without_echo
 from hsd_cli.ui.live_figures import LiveFigures
-from hsd_cli.ui.terminal import visible
+from hsd_cli.ui.terminal import in_foreground, visible
 
 if TYPE_CHECKING:
     from hsd_cli.decoding.loop import Commit
@@ -49,15 +49,7 @@ def can_be_live(out: TextIO, err: TextIO) -> bool:
     console = Console(file=out)
     if console.is_dumb_terminal or console.legacy_windows or console.options.ascii_only:
         return False
-    return os.get_terminal_size(out.fileno()).columns > 0 and _in_foreground(out)
-
-
-def _in_foreground(out: TextIO) -> bool:
-    """Whether the terminal is this process's to draw on, and not the shell's that has it in the background."""
-    try:
-        return os.tcgetpgrp(out.fileno()) == os.getpgrp()
-    except (AttributeError, OSError):  # Windows; a terminal of no session, or of another one
-        return True
+    return os.get_terminal_size(out.fileno()).columns > 0 and in_foreground(out)
 
 
 class Line:
