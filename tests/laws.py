@@ -41,7 +41,9 @@ VOCABULARIES = {
     "subset": (["a", "b", "ab", "ba", END], ["a", "b", END]),
     "disjoint": (["a", "b", "ab", END], ["aab", "bba", END]),
     "equal size": (["a", "b", "ab", END], ["bb", "a", END, "b"]),
+    "branching": (["a", "b", END], ["a", "aa", "ab", "b", "ba", END]),
 }
+PROMPT = b"ababab"  # long enough for copies
 
 
 @dataclass
@@ -54,14 +56,14 @@ class TinyPair:
     target_vocabulary: Vocabulary
     drafter_vocabulary: Vocabulary
     order: int = 2
-    seed: int = 5
+    seed: int = 6
     target_padding: int = 0
     drafter_padding: int = 0
     patience: Patience | None = None
 
     @property
     def prompt(self) -> list[int]:
-        return self.target_vocabulary.encode(b"ab")
+        return self.target_vocabulary.encode(PROMPT)
 
     def target(self) -> TableModel:
         return TableModel(len(self.target_vocabulary) + self.target_padding, self.seed, self.order)
@@ -95,7 +97,7 @@ class TinyPair:
         if algorithm == "ar":
             return NoDrafter(target.device)
         drafter = TableModel(len(self.drafter_vocabulary) + self.drafter_padding, self.seed + 1, self.order)
-        prompt = self.drafter_vocabulary.encode(b"ab") or [0]
+        prompt = self.drafter_vocabulary.encode(PROMPT) or [0]
         warp = Warper(settings, drafter.vocabulary_size, drafter.device)
         costs = Costs(step_guess=0.1)
         pace = Pace(costs)

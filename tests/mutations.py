@@ -53,8 +53,9 @@ def seeded(algorithm: str) -> str:
 
 PADDED = "tests/test_losslessness.py::test_padded_heads_are_the_same_vocabulary"
 LONG = "tests/test_losslessness.py::test_long_samples_follow_the_targets_law"
-LONG_COUPLED = f"{LONG}[slem-heterogeneous-coupled-temperature 1]"
-LONG_REJECTION = f"{LONG}[tli-heterogeneous-rejection-temperature 1]"
+LONG_REJECTION = f"{LONG}[tli-heterogeneous-temperature 1]"
+LONG_COUPLED = "tests/test_losslessness.py::test_seeded_samples_follow_the_targets_law[temperature 1]"
+SHORTENED = "tests/test_losslessness.py::test_a_draft_that_is_cut_for_want_of_memory_keeps_the_targets_law"
 CHECKS = "tests/test_verification.py"
 WARPING = "tests/test_sampling.py"
 SEGMENTS = "tests/test_slrs.py::test_later_psi_are_conditional_on_what_was_revealed"
@@ -62,7 +63,8 @@ COPIES = "tests/test_lookup.py"
 
 VERIFIER, NOISE, SAMPLING = "decoding/verification.py", "decoding/noise.py", "decoding/sampling.py"
 PROJECTION, SLRS, TOKENS = "drafting/projection.py", "drafting/slrs.py", "drafting/token_drafter.py"
-SAME, LOOKUP, INDEX = "drafting/sd.py", "drafting/lookup.py", "drafting/suffix_index.py"
+PROTOCOL, SAME = "drafting/protocol.py", "drafting/sd.py"
+LOOKUP, INDEX = "drafting/lookup.py", "drafting/suffix_index.py"
 
 RATIO = "(p_t / psi_t).clamp(max=1)"
 COINS = "self._randomness.accept(_acceptance(p, psi, draft.tokens)).cumprod(0)"
@@ -85,6 +87,10 @@ MUTATIONS = [
     Mutation("a coin after a rejection", VERIFIER, COINS, COINS.removesuffix(".cumprod(0)"), (LONG_REJECTION,)),
     Mutation("nothing to draw from", VERIFIER, "residual.sum() > 0", "residual.sum() >= 0", (CHECKS,)),
     Mutation("coins upside down", VERIFIER, ") < probabilities", ") >= probabilities", (CHECKS,)),
+    Mutation("draws of equal weights", VERIFIER, "weights.cumsum(", "torch.ones_like(weights).cumsum(", (CHECKS,)),
+    Mutation("draws as if weights were 1", VERIFIER, "share * cumulated[-1:]", "share", (CHECKS,)),
+    Mutation("draws the least with a chance", VERIFIER, "share = 1 - torch", "share = torch", (CHECKS,)),
+    Mutation("draws past a tie", VERIFIER, "cumulated[-1:])[0]", "cumulated[-1:], right=True)[0]", (CHECKS,)),
     Mutation("void point mass", VERIFIER, "(tokens < size).float()", "(tokens <= size).float()", (CHECKS,)),
     Mutation("NaN unnoticed (rejection)", VERIFIER, "weights.sum().isfinite()", "(weights != 2).any()", (CHECKS,)),
     Mutation("NaN unnoticed (coupled)", VERIFIER, "values.isfinite().all()", "(values != 2).any()", (CHECKS,)),
@@ -113,6 +119,16 @@ MUTATIONS = [
     Mutation("tokens: other ψ drawn from", TOKENS, DRAWN, DRAWN.replace("psi", "psi.sqrt()"), (law("tli"),)),
     Mutation("sd: other ψ told", TOKENS, "psi[: self._target", "psi.sqrt()[: self._target", (law("sd", "same"),)),
     Mutation("sd: padding is drawn", SAME, "logits.shape[1] == self._usable", "True", (f"{PADDED}[sd-0-2]",)),
+    Mutation("slem: half a point mass", VERIFIER, "float()[:, None])", "float()[:, None] / 2)", (law("slem"),)),
+    Mutation("slem: the next token's mass", VERIFIER, "scatter_(1, tokens", "scatter_(1, (tokens + 1)", (law("slem"),)),
+    Mutation("shortened: the last ψ", PROTOCOL, "self.psi[:count]", "self.psi[-count:]", (f"{SHORTENED}[slrs]",)),
+    Mutation(
+        "slrs: any spelling drawn",
+        SLRS,
+        "q * (self._first == token)",
+        "(self._first == token) * 1.0",
+        (law("slrs", "branching"),),
+    ),
     Mutation("slrs: first of several", SLRS, "index_add_(0, self._first", "index_copy_(0, self._first", (law("slrs"),)),
     Mutation("slrs: other ψ drawn from", SLRS, "_forward.first(q)", "_forward.first(q.sqrt())", (law("slrs"),)),
     Mutation(

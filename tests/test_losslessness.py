@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
+from functools import cache
 
 import pytest
 import torch
@@ -10,13 +12,21 @@ from scipy.stats import chi2
 
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.decoding.verification import Coupled, Randomness, Rejection
+from hsd_cli.drafting.names import ALGORITHM_NAMES
 from hsd_cli.drafting.protocol import Draft
+from hsd_cli.drafting.registry import ALGORITHMS
 from hsd_cli.errors import UsageError
 from tests.enumeration import EnumeratedRandomness, law
 from tests.laws import SETTINGS, VOCABULARIES, TinyPair, exact_law, target_row, tiny_pair, token_ids
+from tests.tiny import TableModel, vocabulary
 
-HETEROGENEOUS = ["lookup", "slem", "slrs", "tli", "union"]
+# Every algorithm that the registry has is tested here.
+HETEROGENEOUS = [name for name in ALGORITHMS if name not in ("sd", "ar")]
 CASES = [(algorithm, name) for name in VOCABULARIES for algorithm in HETEROGENEOUS] + [("sd", "same"), ("ar", "same")]
+
+
+def test_people_can_name_every_algorithm() -> None:
+    assert list(ALGORITHM_NAMES) == ["auto", *ALGORITHMS]
 
 
 def iteration_law(
@@ -26,6 +36,7 @@ def iteration_law(
 
     def first_commit(randomness: EnumeratedRandomness) -> tuple[int, ...]:
         commit = next(pair.commits(algorithm, rule(randomness), settings, length))  # type: ignore[arg-type]
+        assert commit.drafted or algorithm == "ar"
         return tuple(piece.token for piece in commit.pieces)
 
     model, eos = pair.target(), pair.target_vocabulary.eos_ids
@@ -95,6 +106,29 @@ class Impatient:
 def test_a_draft_may_end_where_its_own_tokens_are_unlikely(vocabularies: str, algorithm: str) -> None:
     pair, settings = tiny_pair(vocabularies), SETTINGS["temperature 1"]
     pair.patience = Impatient()
+    assert largest_difference(iteration_law(pair, algorithm, settings), exact_law(pair, settings, 3)) < 1e-6
+
+
+@dataclass
+class NarrowPair(TinyPair):
+    """The target's memory is too small for more than two tokens at once."""
+
+    def target(self) -> TableModel:
+        target = super().target()
+        run = target.run
+
+        def run_what_fits(ids: torch.Tensor) -> torch.Tensor:
+            if len(ids) > 2:
+                raise torch.OutOfMemoryError
+            return run(ids)
+
+        target.run = run_what_fits  # type: ignore[method-assign]
+        return target
+
+
+@pytest.mark.parametrize("algorithm", HETEROGENEOUS)
+def test_a_draft_that_is_cut_for_want_of_memory_keeps_the_targets_law(algorithm: str) -> None:
+    pair, settings = NarrowPair(*map(vocabulary, VOCABULARIES["heterogeneous"])), SETTINGS["temperature 1"]
     assert largest_difference(iteration_law(pair, algorithm, settings), exact_law(pair, settings, 3)) < 1e-6
 
 
@@ -189,19 +223,14 @@ def p_value(pair: TinyPair, ids: list[int], settings: SamplingSettings) -> float
 
 
 SAMPLES = 20_000
+LONG = [*((algorithm, "heterogeneous") for algorithm in HETEROGENEOUS), ("sd", "same")]
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-@pytest.mark.parametrize("rule", ["rejection", "coupled"])
-@pytest.mark.parametrize(
-    ("algorithm", "vocabularies"), [*((a, "heterogeneous") for a in HETEROGENEOUS), ("sd", "same")]
-)
-def test_long_samples_follow_the_targets_law(
-    algorithm: str, vocabularies: str, rule: str, settings: SamplingSettings
-) -> None:
-    pair = tiny_pair(vocabularies, order=1)
-    chosen = Coupled(11) if rule == "coupled" else Rejection(Randomness(torch.Generator().manual_seed(11)))
-    ids = token_ids(pair.commits(algorithm, chosen, settings, SAMPLES, lookahead=3, eos=False))
+@pytest.mark.parametrize(("algorithm", "vocabularies"), LONG)
+def test_long_samples_follow_the_targets_law(algorithm: str, vocabularies: str, settings: SamplingSettings) -> None:
+    pair, rule = tiny_pair(vocabularies, order=1), Rejection(Randomness(torch.Generator().manual_seed(11)))
+    ids = token_ids(pair.commits(algorithm, rule, settings, SAMPLES, lookahead=3, eos=False))
     assert len(ids) == SAMPLES
     assert p_value(pair, ids, settings) > 1e-3
 
@@ -213,6 +242,14 @@ def test_the_chi_square_test_catches_a_wrong_verifier() -> None:
     assert p_value(pair, ids, settings) < 1e-6
 
 
+@cache
+def plain_text(
+    vocabularies: str, settings: SamplingSettings, seed: int | None, tokens: int, order: int = 2, eos: bool = False
+) -> list[int]:
+    """What plain decoding writes with the noise of ``seed``, or greedily without."""
+    return token_ids(tiny_pair(vocabularies, order).commits("ar", Coupled(seed), settings, tokens, eos=eos))
+
+
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize(("algorithm", "vocabularies"), CASES)
 def test_a_coupled_text_depends_on_the_seed_alone(
@@ -220,21 +257,39 @@ def test_a_coupled_text_depends_on_the_seed_alone(
 ) -> None:
     pair = tiny_pair(vocabularies)
     for seed in range(50):
-        plain = token_ids(pair.commits("ar", Coupled(seed), settings, 12))
-        lookahead = 1 + seed % 4
-        assert token_ids(pair.commits(algorithm, Coupled(seed), settings, 12, lookahead)) == plain
+        text = token_ids(pair.commits(algorithm, Coupled(seed), settings, 12, lookahead=1 + seed % 4))
+        assert text == plain_text(vocabularies, settings, seed, 12, eos=True)
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize(("algorithm", "vocabularies"), LONG)
+def test_a_long_coupled_text_does_too(algorithm: str, vocabularies: str, settings: SamplingSettings) -> None:
+    commits = tiny_pair(vocabularies, order=1).commits(algorithm, Coupled(11), settings, 2_000, lookahead=3, eos=False)
+    assert token_ids(commits) == plain_text(vocabularies, settings, 11, 2_000, order=1)
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_seeded_samples_follow_the_targets_law(settings: SamplingSettings) -> None:
+    ids = plain_text("heterogeneous", settings, 11, SAMPLES, order=1)
+    assert p_value(tiny_pair("heterogeneous", order=1), ids, settings) > 1e-3
 
 
 @pytest.mark.parametrize(("algorithm", "vocabularies"), CASES)
 @pytest.mark.parametrize("lookahead", [1, 4, 11])
 def test_greedy_text_is_plain_decodings(algorithm: str, vocabularies: str, lookahead: int) -> None:
     pair, greedy = tiny_pair(vocabularies), SamplingSettings()
-    plain = token_ids(pair.commits("ar", Coupled(None), greedy, 60, eos=False))
-    assert token_ids(pair.commits(algorithm, Coupled(None), greedy, 60, lookahead, eos=False)) == plain
+    text = token_ids(pair.commits(algorithm, Coupled(None), greedy, 60, lookahead, eos=False))
+    assert text == plain_text(vocabularies, greedy, None, 60)
 
 
 def test_standard_speculation_refuses_vocabularies_that_only_have_the_same_size() -> None:
     pair = tiny_pair("equal size")
     assert len(pair.target_vocabulary) == len(pair.drafter_vocabulary)
     with pytest.raises(UsageError, match="id 1 is 'a' in the target and 'bb' in the drafter"):
+        pair.commits("sd", Coupled(None), SamplingSettings(), 5)
+
+
+def test_standard_speculation_refuses_a_drafter_that_knows_more_tokens() -> None:
+    pair = TinyPair(vocabulary(["a", "b"]), vocabulary(["a", "b", "ab"]))
+    with pytest.raises(UsageError, match="the target has 3 tokens and the drafter 4"):
         pair.commits("sd", Coupled(None), SamplingSettings(), 5)
