@@ -6,7 +6,7 @@ that none depends on the company it keeps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -16,6 +16,7 @@ from greenlet import getcurrent, greenlet
 from hsd_cli.decoding.loop import Commit
 from hsd_cli.engine import Company, Engine, Generation, Request
 from hsd_cli.planner.costs import MARGINAL_GUESS, Costs, SharedCosts
+from hsd_cli.planner.experience import Experience
 from hsd_cli.runtime.joint import JointPasses, Pass
 from hsd_cli.runtime.loading import LoadedModel
 
@@ -49,9 +50,11 @@ class BatchEngine:
         drafter_failure: str | None = None,
     ) -> None:
         self.size = size
-        self._target_passes, self._drafter_passes = JointPasses(size), JointPasses(size)
+        self._target_passes, self._drafter_passes = JointPasses(), JointPasses()
         self._costs = Costs(1.0, MARGINAL_GUESS / size)
-        company = Company({"target": self._target_passes, "drafter": self._drafter_passes}, self._shared_costs)
+        self._experiences: dict[Hashable, Experience] = {}
+        joint = {"target": self._target_passes, "drafter": self._drafter_passes} if size > 1 else {}
+        company = Company(joint, self._experience)
         self._seats = [
             Engine(target, drafter, strict=strict, drafter_failure=drafter_failure, company=company)
             for _ in range(size)
@@ -62,8 +65,14 @@ class BatchEngine:
         self._last: Pass | None = None
         self._busy = 0.0
 
-    def _shared_costs(self, step_guess: float) -> Costs:
-        return SharedCosts(step_guess, self._costs, lambda: len(self._texts))
+    def _experience(self, request: Request, step: float) -> Experience:
+        """One for all texts that are drafted alike."""
+        key = request.algorithm, request.lookahead, request.sampling, request.verification
+        if key not in self._experiences:
+            alone = self.size == 1
+            costs = Costs(step) if alone else SharedCosts(step, self._costs, lambda: len(self._texts))
+            self._experiences[key] = Experience(costs, self.size)
+        return self._experiences[key]
 
     @property
     def free(self) -> int:

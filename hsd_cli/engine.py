@@ -24,6 +24,7 @@ from hsd_cli.drafting.registry import Pair, Side
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.planner.controller import Controller
 from hsd_cli.planner.costs import Costs
+from hsd_cli.planner.experience import Experience
 from hsd_cli.planner.memory import Placement, recall
 from hsd_cli.planner.prior import Prior, measured_prior
 from hsd_cli.planner.record import PairRecord
@@ -101,11 +102,14 @@ class Generation:
 
 @dataclass(frozen=True)
 class Company:
-    """What a text shares with others that are written beside it: the models' passes, and what is known of their costs,
-    given a guess of a drafter step's share of a target pass."""
+    """What a text shares with others of the same pair: by default nothing.
 
-    joint: Mapping[str, JointPasses]
-    costs: Callable[[float], Costs]
+    ``joint``: the passes of each model. ``experience`` is asked with what is requested of drafting, and with a guess of
+    a drafter step's share of a target pass.
+    """
+
+    joint: Mapping[str, JointPasses] = field(default_factory=dict)
+    experience: Callable[[Request, float], Experience] = lambda _, step: Experience(Costs(step))
 
 
 class Engine:
@@ -130,7 +134,7 @@ class Engine:
         self.drafter = drafter
         self.strict = strict
         self.drafter_failure = drafter_failure
-        self._company = company or Company({}, Costs)
+        self._company = company or Company()
         self._target_tokenizer = ModelTokenizer.of(target)
         self._drafter_tokenizer = None if drafter is None else ModelTokenizer.of(drafter)
         self._models: dict[str, CachedModel] = {}
@@ -255,7 +259,7 @@ class Engine:
             greedy=request.sampling.greedy,
             fixed_length=request.lookahead is not None,
             prior=prior,
-            costs=self._company.costs(prior.step),
+            experience=self._company.experience(request, prior.step),
         )
 
     def _make_parallel_drafter(self, request: Request, pair: Pair) -> tuple[Drafter, DraftingRhythm]:
@@ -263,7 +267,7 @@ class Engine:
         return make_parallel_drafter(
             request.algorithm,
             pair,
-            self._company.costs(prior.step),
+            Costs(prior.step),
             greedy=request.sampling.greedy,
             fixed_length=request.lookahead is not None,
             prior=prior,

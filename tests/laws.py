@@ -21,6 +21,7 @@ from hsd_cli.drafting.protocol import Drafter
 from hsd_cli.drafting.registry import ALGORITHMS, Pair, Side
 from hsd_cli.planner.controller import Controller
 from hsd_cli.planner.costs import Costs
+from hsd_cli.planner.experience import Experience
 from hsd_cli.planner.pace import Pace
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.vocab.vocabulary import Vocabulary
@@ -113,7 +114,7 @@ class TinyPair:
             return ALGORITHMS[algorithm](pair)
         makers = {name: partial(ALGORITHMS[name], pair) for name in ("slrs", "tli")}
         lookup = LookupDrafter(target.device)
-        return Controller(makers, lookup, NoDrafter(target.device), pace, costs, clock, guard=False)
+        return Controller(makers, lookup, NoDrafter(target.device), pace, Experience(costs), clock, guard=False)
 
 
 def tiny_pair(name: str, order: int = 2) -> TinyPair:

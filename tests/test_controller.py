@@ -24,6 +24,7 @@ from hsd_cli.drafting.registry import ALGORITHMS, Pair, Side
 from hsd_cli.planner.arms import CopyArm, ModelArm
 from hsd_cli.planner.controller import Controller
 from hsd_cli.planner.costs import Costs
+from hsd_cli.planner.experience import Experience
 from hsd_cli.planner.pace import Calibration, Pace
 from hsd_cli.runtime.clock import PhaseClock
 from tests.tiny import TableModel, vocabulary
@@ -136,7 +137,7 @@ def run(case: Case, time: Time, algorithm: str, lookahead: int, seed: int = 3, *
     chosen: Drafter
     if algorithm == "auto":
         makers = {name: lambda name=name: ALGORITHMS[name](pair) for name in _makers(case)}
-        chosen = Controller(makers, lookup, plain, pace, costs, clock)
+        chosen = Controller(makers, lookup, plain, pace, Experience(costs), clock)
     else:
         chosen = ALGORITHMS[algorithm](pair)
     commits = decode(
@@ -217,7 +218,9 @@ class Scripted:
 def test_a_drafter_with_nothing_to_say_is_soon_left_alone_and_asked_again_later(time: Time) -> None:
     clock, costs = PhaseClock(), Costs(0.1)
     silent = Scripted(time, [], speaks=False)
-    controller = Controller({"slem": lambda: silent}, None, NoDrafter(torch.device("cpu")), Pace(costs), costs, clock)
+    controller = Controller(
+        {"slem": lambda: silent}, None, NoDrafter(torch.device("cpu")), Pace(costs), Experience(costs), clock
+    )
     text = [1]
     for _ in range(300):
         with clock.phase("draft"):
@@ -242,7 +245,7 @@ class NowAndThen:
 def test_copies_now_and_then_do_not_keep_a_drafter_from_being_asked_again(time: Time) -> None:
     clock, costs = PhaseClock(), Costs(0.1)
     silent, plain = Scripted(time, [], speaks=False), NoDrafter(torch.device("cpu"))
-    controller = Controller({"slem": lambda: silent}, NowAndThen(), plain, Pace(costs), costs, clock)
+    controller = Controller({"slem": lambda: silent}, NowAndThen(), plain, Pace(costs), Experience(costs), clock)
     text = [1]
     for _ in range(300):
         with clock.phase("draft"):
@@ -258,7 +261,13 @@ def test_a_narrow_lead_over_a_cold_start_is_proved_again(time: Time) -> None:
     text = [1]
     drafter = Scripted(time, [1] * 2000, speaks=True)
     controller = Controller(
-        {"slem": lambda: drafter}, None, NoDrafter(torch.device("cpu")), Pace(costs), costs, clock, fixed_length=True
+        {"slem": lambda: drafter},
+        None,
+        NoDrafter(torch.device("cpu")),
+        Pace(costs),
+        Experience(costs),
+        clock,
+        fixed_length=True,
     )
     for iteration in range(400):
         with clock.phase("draft"):

@@ -12,22 +12,19 @@ from dataclasses import dataclass
 from hsd_cli.decoding.loop import PLAIN
 from hsd_cli.drafting.lookup import LookupDrafter
 from hsd_cli.drafting.protocol import Draft, Drafter
-from hsd_cli.planner.arms import CopyArm, ModelArm
-from hsd_cli.planner.costs import Costs
+from hsd_cli.planner.arms import ModelArm
+from hsd_cli.planner.experience import FIRST_PAUSE, FIRST_PLAIN, MATCHES, Experience
 from hsd_cli.planner.pace import Pace
 from hsd_cli.planner.speedup import tokens_per_iteration
 from hsd_cli.runtime.clock import PhaseClock
 
 LOOKUP = "lookup"
-FIRST_PAUSE, LONGEST_PAUSE = 24, 384  # iterations without the drafter until it is tried again
+LONGEST_PAUSE = 384  # iterations without the drafter until it is tried again
 FIRST_LIMIT = 2  # tokens: an unknown drafter is not given much to waste, and 2 more each time
 MEASURED_WEIGHT = 4.0  # iterations that an earlier run's measurement is worth: it was of other texts
-FIRST_PLAIN = 2  # passes: one alone may have warmed something up
 NARROW = 1.15  # times plain decoding's rate: who leads by less has to prove it
 PROOF_PAUSE = 48  # iterations until the next such proof
 STEADY = 8  # tokens: having to read more than these makes a draft's time untypical
-# Matches of at least so many tokens are arms of their own, with a guess of how often a copied token is accepted.
-MATCHES = {12: 0.9, 6: 0.8, 3: 0.6, 2: 0.4}
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class Controller:
         lookup: LookupDrafter | None,
         plain: Drafter,
         pace: Pace,
-        costs: Costs,
+        experience: Experience,
         clock: PhaseClock,
         *,
         guard: bool = True,
@@ -78,21 +75,16 @@ class Controller:
         self._lookup = lookup
         self._plain = plain
         self._pace = pace
-        self._costs = costs
+        self._known = experience
+        self._costs = experience.costs
         self._clock = clock
         self._guard = guard
         self._fixed_length = fixed_length
         self._acceptance = acceptance or {}
         self._drafters: dict[str, Drafter] = {}
-        self._arms: dict[str, ModelArm] = {}
-        self._copies = {match: CopyArm(guess) for match, guess in MATCHES.items()}
         self._last: Iteration | None = None
         self._model_read = 0
         self._too_dear = too_dear
-        self._plain_ahead = FIRST_PLAIN
-        self._unproved = 0
-        self._undrafted = 0
-        self._pause = FIRST_PAUSE
 
     def draft(self, text: Sequence[int], lookahead: int) -> Draft:
         self._learn(text)
@@ -114,7 +106,8 @@ class Controller:
         if self._too_dear is not None:
             return f"the drafter was not used: a step of it costs {self._too_dear:.2f} target passes"
         speeds = {
-            name: self._rate(name, arm, arm.tokens) * self._costs.verification(1) for name, arm in self._arms.items()
+            name: self._rate(name, arm, arm.tokens) * self._costs.verification(1)
+            for name, arm in self._known.arms.items()
         }
         if not self._guard or not speeds or max(speeds.values()) >= 1:
             return None
@@ -140,8 +133,8 @@ class Controller:
         plain = Choice(PLAIN, 1 / self._costs.verification(1))
         if lookahead == 0:
             return plain
-        if self._guard and self._plain_ahead:
-            self._plain_ahead -= 1
+        if self._guard and self._known.plain_ahead:
+            self._known.plain_ahead -= 1
             return plain
         choices = [*self._model_choices(lookahead), *self._copy_choices(text, lookahead)]
         if self._guard or not choices:
@@ -149,24 +142,24 @@ class Controller:
         best = max(choices, key=lambda choice: choice.rate)
         for choice in choices:
             if choice.name == LOOKUP and choice is not best:
-                self._copies[choice.match].neglect()
+                self._known.copies[choice.match].neglect()
         if self._guard and self._has_to_prove(best, plain):
-            self._plain_ahead = FIRST_PLAIN - 1
+            self._known.plain_ahead = FIRST_PLAIN - 1
             return plain
         return self._perhaps_try_again(best, choices)
 
     def _has_to_prove(self, best: Choice, plain: Choice) -> bool:
         """Whether to measure plain decoding again, which a narrow lead rests on."""
-        self._unproved = 0 if best is plain else self._unproved + 1
-        if self._unproved < PROOF_PAUSE or best.rate > NARROW * plain.rate:
+        self._known.unproved = 0 if best is plain else self._known.unproved + 1 / self._known.texts
+        if self._known.unproved < PROOF_PAUSE or best.rate > NARROW * plain.rate:
             return False
-        self._unproved = 0
+        self._known.unproved = 0
         return True
 
     def _model_choices(self, lookahead: int) -> list[Choice]:
-        limit = FIRST_LIMIT + 2 * sum(arm.trials for arm in self._arms.values())
+        limit = FIRST_LIMIT + 2 * sum(arm.trials for arm in self._known.arms.values())
         length = lookahead if self._fixed_length else min(lookahead, limit)
-        arms = {name: self._arms.get(name) or self._untried(name) for name in self._makers}
+        arms = {name: self._known.arms.get(name) or self._untried(name) for name in self._makers}
         return [Choice(name, self._rate(name, arm, arm.hopeful_tokens), length) for name, arm in arms.items()]
 
     def _rate(self, name: str, arm: ModelArm, tokens: float) -> float:
@@ -177,7 +170,7 @@ class Controller:
         """An untried algorithm is expected to do as it was measured, else as the others: they share the drafter."""
         if name in self._acceptance:
             return ModelArm(tokens_per_iteration(self._acceptance[name], FIRST_LIMIT), FIRST_LIMIT, MEASURED_WEIGHT)
-        tokens = max((arm.tokens for arm in self._arms.values()), default=2.0)
+        tokens = max((arm.tokens for arm in self._known.arms.values()), default=2.0)
         return ModelArm(min(tokens, FIRST_LIMIT + 1.0), FIRST_LIMIT)
 
     def _copy_choices(self, text: Sequence[int], lookahead: int) -> list[Choice]:
@@ -185,7 +178,7 @@ class Controller:
         match = next((least for least in MATCHES if found >= least), None)
         if match is None:
             return []
-        arm = self._copies[match]
+        arm = self._known.copies[match]
         lengths = [lookahead] if self._fixed_length else range(1, min(lookahead, arm.limit) + 1)
         rates = [(arm.hopeful_tokens(length) / self._costs.verification(length + 1), length) for length in lengths]
         rate, length = max(rates)
@@ -194,18 +187,18 @@ class Controller:
     def _perhaps_try_again(self, best: Choice, choices: Sequence[Choice]) -> Choice:
         """``best``, or after a long time without the drafter the best of the beaten algorithms."""
         if best.name in self._makers:
-            self._undrafted = 0
-            self._pause = max(FIRST_PAUSE, self._pause // 2)
+            self._known.undrafted = 0
+            self._known.pause = max(FIRST_PAUSE, self._known.pause // 2)
             return best
-        self._undrafted += 1
-        beaten = [choice for choice in choices if choice.name in self._arms or choice.name in self._acceptance]
-        if best.name == LOOKUP or self._undrafted < self._pause or not beaten:
+        self._known.undrafted += 1 / self._known.texts
+        beaten = [choice for choice in choices if choice.name in self._known.arms or choice.name in self._acceptance]
+        if best.name == LOOKUP or self._known.undrafted < self._known.pause or not beaten:
             return best
-        self._undrafted = 0
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._known.undrafted = 0
+        self._known.pause = min(2 * self._known.pause, LONGEST_PAUSE)
         again = max(beaten, key=lambda choice: choice.rate)
-        if again.name in self._arms:
-            self._arms[again.name].forget()
+        if again.name in self._known.arms:
+            self._known.arms[again.name].forget()
         return again
 
     # --- what came of it ---
@@ -220,9 +213,9 @@ class Controller:
         if last.steady or last.drafted:
             self._costs.observe_pass(last.drafted + 1, took["verify"])
         if last.name == LOOKUP:
-            self._copies[last.match].learn(last.drafted, tokens - 1)
+            self._known.copies[last.match].learn(last.drafted, tokens - 1)
         elif last.name in self._makers:
             steps = max(1, self._pace.steps)  # a drafter that had nothing to say took its time, too
             if last.steady:
                 self._costs.observe_draft(last.name, steps, took["draft"] + took.get("translate", 0.0))
-            self._arms.setdefault(last.name, self._untried(last.name)).learn(tokens, last.drafted, steps)
+            self._known.arms.setdefault(last.name, self._untried(last.name)).learn(tokens, last.drafted, steps)

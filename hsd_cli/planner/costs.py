@@ -83,7 +83,7 @@ class Costs:
 
 
 class SharedCosts(Costs):
-    """The same for one of several texts that share their passes: what they take if all do as this one does.
+    """The same for each of several texts that share their passes: what they take if all do as one does.
 
     A text that counted just what it adds itself would draft as if the others were not waiting. ``passes`` are those of
     all together, by all their tokens, and somebody else observes them; ``texts`` is how many there are now.

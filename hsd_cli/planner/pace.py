@@ -54,13 +54,15 @@ class Pace:
 
     A token is worth the seconds that it takes at the best rate known; a step costs itself and what it adds to the
     verification. This maximises tokens per second (Dinkelbach 1967: at the optimum the last step pays just the rate
-    of the whole). With ``fixed_length`` it only watches.
+    of the whole). With ``fixed_length`` it only watches. ``calibrations``, by algorithm, may be of earlier texts.
     """
 
-    def __init__(self, costs: Costs, fixed_length: bool = False) -> None:
+    def __init__(
+        self, costs: Costs, fixed_length: bool = False, calibrations: defaultdict[str, Calibration] | None = None
+    ) -> None:
         self._costs = costs
         self._fixed_length = fixed_length
-        self._calibrations: defaultdict[str, Calibration] = defaultdict(Calibration)
+        self._calibrations = defaultdict(Calibration) if calibrations is None else calibrations
         self._current = Calibration()
         self._confidences: list[torch.Tensor] = []
         self._planned = False

@@ -15,6 +15,7 @@ from hsd_cli.drafting.registry import ALGORITHMS, Pair
 from hsd_cli.errors import UsageError
 from hsd_cli.planner.controller import Controller
 from hsd_cli.planner.costs import Costs
+from hsd_cli.planner.experience import Experience
 from hsd_cli.planner.pace import Pace
 from hsd_cli.planner.prior import Prior
 from hsd_cli.planner.rhythm import DraftingRhythm
@@ -34,7 +35,7 @@ def make_drafter(
     greedy: bool,
     fixed_length: bool,
     prior: Prior,
-    costs: Costs,
+    experience: Experience,
 ) -> Drafter:
     """Raises ``UsageError`` where the algorithm does not suit the pair."""
     plain = NoDrafter(device)
@@ -43,7 +44,7 @@ def make_drafter(
     automatic = algorithm == "auto"
     if fixed_length and not automatic:
         return LookupDrafter(device) if algorithm == "lookup" else _make(algorithm, pair)
-    pace = Pace(costs, fixed_length)
+    pace = Pace(experience.costs, fixed_length, experience.calibrations)
     if pair is not None:
         pair = replace(pair, patience=pace)
     makers: dict[str, Callable[[], Drafter]] = {}
@@ -60,7 +61,7 @@ def make_drafter(
         lookup,
         plain,
         pace,
-        costs,
+        experience,
         clock,
         guard=automatic,
         fixed_length=fixed_length,

@@ -36,11 +36,10 @@ class Pass:
 
 
 class JointPasses:
-    """Where the texts of one thread meet that use one model, ``size`` of them at most. ``read`` is called by their
-    greenlets, ``run`` by the greenlet that made those."""
+    """Where the texts of one thread meet that use one model. ``read`` is called by their greenlets, ``run`` by the
+    greenlet that made those."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self) -> None:
         self._decoder: DenseDecoder | None = None
         self._waiting: dict[greenlet, Waiting] = {}
 

@@ -118,8 +118,8 @@ class CachedModel:
         # The head may be wider than the vocabulary: padded ids are part of the target's distribution all the same.
         self.vocabulary_size = model.get_output_embeddings().weight.shape[0]
         self._dense = dense_decoder(model, self._cache)
-        crowded = joint is not None and joint.size > 1  # what is recorded is of one text's cache
-        self._graphs = None if self._dense is None or crowded else graphs_for(self.device)
+        # What is recorded is of one text's cache.
+        self._graphs = None if self._dense is None or joint is not None else graphs_for(self.device)
         self._static: StaticReader | None = None
         if self._dense is None and model not in _known_causal:
             self._refuse_foresight()
