@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import Annotated
 
 import typer
@@ -109,40 +110,43 @@ def serve(
         strict,
         trust_remote_code,
     )
-    listening = bound_socket(host, port)
-    if key is None and not is_loopback(listening):
-        raise UsageError(f"at {host} others can reach the server; set {KEY}, or leave --host out")
-    try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise HsdError(f"{error.name} is missing; run: pip install 'hsd-cli[serve]'") from None
-    loaded = models.load(quiet)
-    with leaving_at_once():
-        from hsd_cli.batch_engine import BatchEngine
-        from hsd_cli.engine import Request
-        from hsd_cli.serve.app import Service, create_app
-        from hsd_cli.serve.server import serve
-        from hsd_cli.serve.worker import Worker
-        from hsd_cli.vocab.tokenizer import ModelTokenizer
+    with bound_socket(host, port) as listening:
+        if key is None and not is_loopback(listening):
+            raise UsageError(f"at {host} others can reach the server; set {KEY}, or leave --host out")
+        _check_extra()
+        loaded = models.load(quiet)
+        with leaving_at_once():
+            from hsd_cli.batch_engine import BatchEngine
+            from hsd_cli.engine import Request
+            from hsd_cli.serve.app import Service, create_app
+            from hsd_cli.serve.server import serve
+            from hsd_cli.serve.worker import Worker
+            from hsd_cli.vocab.tokenizer import ModelTokenizer
 
-        def make_engine() -> BatchEngine:
-            return BatchEngine(
-                loaded.target, loaded.drafter, batch_size, strict=strict, drafter_failure=loaded.drafter_failure
-            )
+            def make_engine() -> BatchEngine:
+                return BatchEngine(
+                    loaded.target, loaded.drafter, batch_size, strict=strict, drafter_failure=loaded.drafter_failure
+                )
 
-        base = Request("a", chat=False, algorithm=algorithm, lookahead=lookahead, max_new_tokens=2)
-        worker = Worker(make_engine, base, queue, say)
-        worker.start()
-        worker.ready.result()
-        service = Service(worker, models.names["target"], ModelTokenizer.of(loaded.target), base, max_new_tokens)
-        app = create_app(service, key)
+            base = Request("a", chat=False, algorithm=algorithm, lookahead=lookahead, max_new_tokens=2)
+            worker = Worker(make_engine, base, queue, say)
+            worker.start()
+            worker.ready.result()
+            service = Service(worker, models.names["target"], ModelTokenizer.of(loaded.target), base, max_new_tokens)
+            app = create_app(service, key)
 
-    def tell() -> None:
-        if not quiet:
-            say(f"serving {' with '.join(models.names.values())} at {url(listening)} (Ctrl-C ends)")
+        def tell() -> None:
+            if not quiet:
+                say(f"serving {' with '.join(models.names.values())} at {url(listening)} (Ctrl-C ends)")
 
-    cut_off = serve(app, listening, worker, grace, tell)
-    if cut_off:
-        raise HsdError(f"{cut_off} requests were cut off")
+        cut_off = serve(app, listening, worker, grace, tell)
+        if cut_off:
+            raise HsdError(f"{cut_off} request{' was' if cut_off == 1 else 's were'} cut off")
+
+
+def _check_extra() -> None:
+    for name in ("fastapi", "prometheus_client", "uvicorn"):
+        try:
+            import_module(name)
+        except ImportError:
+            raise HsdError(f"{name} is missing; run: pip install 'hsd-cli[serve]'") from None

@@ -145,6 +145,7 @@ def _origins(commit: Commit) -> Json:
     pieces = [[piece.text, piece.drafted] for piece in commit.pieces] + ([[commit.tail, False]] if commit.tail else [])
     return {
         "pieces": pieces,
+        "tokens": len(commit.pieces),
         "algorithm": commit.algorithm,
         "drafted": commit.drafted,
         "accepted": commit.accepted,

@@ -19,7 +19,7 @@ from hsd_cli import __version__
 from hsd_cli.engine import Request as TextRequest
 from hsd_cli.errors import HsdError
 from hsd_cli.serve.answers import ChatAnswer, CompletionAnswer
-from hsd_cli.serve.errors import ApiError, explained
+from hsd_cli.serve.errors import ApiError, Failure, explained
 from hsd_cli.serve.guard import Guard
 from hsd_cli.serve.metrics import Metrics
 from hsd_cli.serve.reply import reply
@@ -42,17 +42,8 @@ PAGE_HEADERS = {
     "Cache-Control": "no-cache",
 }
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"description": description, "content": {"application/json": {"schema": {"type": "object"}}}}
-    for status, description in {
-        400: "What cannot be served",
-        401: "The API key is missing or wrong",
-        403: "Not addressed to this machine",
-        404: "No such model",
-        408: "The request did not come",
-        413: "The request is too large",
-        429: "Too many texts are waiting",
-        500: "The text could not be written",
-    }.items()
+    "4XX": {"model": Failure, "description": "Why the request is not served"},
+    "5XX": {"model": Failure, "description": "Why the text could not be written"},
 }
 
 
@@ -70,6 +61,8 @@ class Service:
 def create_app(service: Service, key: str | None) -> FastAPI:
     """The application, behind its guard."""
     metrics = Metrics(service.worker)
+    card = _card(service)
+    vocabulary = service.tokenizer.vocabulary
     app = FastAPI(title="hsd", version=__version__, docs_url=None, redoc_url=None)
 
     def count(path: str, status: int) -> None:
@@ -82,25 +75,25 @@ def create_app(service: Service, key: str | None) -> FastAPI:
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         """The one model that there is."""
-        return {"object": "list", "data": [_card(service)]}
+        return {"object": "list", "data": [card]}
 
-    @app.get("/v1/models/{model:path}", responses={404: ERRORS[404]})
+    @app.get("/v1/models/{model:path}", responses=ERRORS)
     async def model_card(model: str) -> dict[str, Any]:
         """What is known of a model."""
         _check_model(service, model)
-        return _card(service)
+        return card
 
     @app.post("/v1/completions", response_model=None, responses=ERRORS)
     async def completions(asked: CompletionRequest, request: Request) -> Response:
         """Goes on with a text."""
-        answer = CompletionAnswer(service.model, service.tokenizer.vocabulary, asked.wants_logprobs)
+        answer = CompletionAnswer(service.model, vocabulary, asked.wants_logprobs)
         text = replace(service.base, prompt=asked.text, chat=False, **_settings(service, asked))
         return await reply(service.worker, metrics, request, asked, text, answer)
 
     @app.post("/v1/chat/completions", response_model=None, responses=ERRORS)
     async def chat_completions(asked: ChatRequest, request: Request) -> Response:
         """Answers a conversation."""
-        answer = ChatAnswer(service.model, service.tokenizer.vocabulary, asked.wants_logprobs)
+        answer = ChatAnswer(service.model, vocabulary, asked.wants_logprobs)
         messages = [message.plain for message in asked.messages]
         text = replace(service.base, prompt=messages, chat=True, **_settings(service, asked))
         return await reply(service.worker, metrics, request, asked, text, answer)
@@ -166,8 +159,8 @@ def _refused(request: Request, error: Exception) -> Response:
 
 
 def _blamed(errors: Sequence[Any]) -> ApiError:
-    """Of several errors the one that is deepest within the request: the others are of forms that it does not have."""
-    worst = max(errors, key=lambda error: len(error["loc"]))
+    """Of several errors the one that knows most of the request: others are of forms that it does not have."""
+    worst = max(errors, key=lambda error: (not error["type"].endswith("_type"), len(error["loc"])))
     names = [str(part) for part in worst["loc"][1:] if re.fullmatch(r"\w+", str(part)) and part != "str"]
     param = ".".join(names) or None
     message = worst["msg"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from json import dumps
 from typing import Any
 
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from hsd_cli.engine import PromptTooLongError
@@ -13,6 +14,19 @@ from hsd_cli.serve.worker import BusyError
 
 KINDS = {401: "authentication_error", 429: "rate_limit_error"}
 RETRY_AFTER = "1"  # seconds
+
+
+class Reason(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Failure(BaseModel):
+    """What the body of an error is."""
+
+    error: Reason
 
 
 class ApiError(Exception):
@@ -27,7 +41,7 @@ class ApiError(Exception):
     @property
     def body(self) -> dict[str, Any]:
         kind = KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+        return Failure(error=Reason(message=str(self), type=kind, param=self.param, code=self.code)).model_dump()
 
     @property
     def response(self) -> Response:

@@ -46,7 +46,11 @@ class Guard:
         except ApiError as error:
             await error.response(scope, receive, counted)
             return
-        await self._app(scope, receive, counted)
+        try:
+            await self._app(scope, receive, counted)
+        except Exception:  # answered further out
+            self._count(path, 500)
+            raise
 
     def _admit(self, path: str, headers: Headers) -> None:
         if self._key is None:

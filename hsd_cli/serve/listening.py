@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from hsd_cli.errors import HsdError
 
 
-def bound_socket(host: str, port: int) -> socket.socket:
+@contextmanager
+def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
     """An address of one's own, before anything slow begins. Raises ``HsdError``."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except (OSError, UnicodeError) as error:  # names that are no names
-        reason = getattr(error, "strerror", None) or error
-        raise HsdError(f"cannot listen at {host!r}, port {port}: {reason}; choose another --host or --port") from None
-    return bound
+    with ExitStack() as stack:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            bound = stack.enter_context(socket.socket(family, kind, protocol))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except (OSError, UnicodeError) as error:  # of names that can be none
+            reason = getattr(error, "strerror", None) or error
+            message = f"cannot listen at {host!r}, port {port}: {reason}; choose another --host or --port"
+            raise HsdError(message) from None
+        yield bound
 
 
 def is_loopback(bound: socket.socket) -> bool:

@@ -87,7 +87,9 @@ class Asked(Strict):
             if name not in UNSUPPORTED:
                 near = get_close_matches(name, cls.model_fields, 1)
                 hint = f"; did you mean {near[0]}?" if near else ""
-                raise PydanticCustomError("unknown", "unknown parameter {name}{hint}", {"name": name, "hint": hint})
+                raise PydanticCustomError(
+                    "unknown", "unknown parameter {name}{hint}", {"name": ascii(name)[1:-1], "hint": hint}
+                )
             neutral = UNSUPPORTED[name]
             if value not in neutral:
                 other = f" or give {dumps(neutral[0])}" if neutral else ""

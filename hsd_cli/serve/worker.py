@@ -6,15 +6,17 @@ Whoever asks for a text is in an event loop of asyncio; the engine is only ever 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Condition, Thread
+from traceback import print_exception
 
 from hsd_cli.batch_engine import BatchEngine, Happening, Text
 from hsd_cli.decoding.loop import Commit
 from hsd_cli.engine import Generation, Request
-from hsd_cli.errors import HsdError
+from hsd_cli.errors import HsdError, without_drafter
 
 Watch = Callable[["Job", Commit | Exception], None]
 
@@ -59,7 +61,7 @@ class Worker:
     """Call ``start``, and ``stop`` before the event loop ends. ``ready`` fails where the engine cannot write.
 
     ``make_engine`` is called in the thread, and ``trial`` is the first text. At most ``most_waiting`` texts wait for a
-    seat. ``tell`` gets one line on what should not have happened, in the thread.
+    seat. ``tell`` gets lines on what should not have happened, in the thread.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Worker:
         self._seats = 0
         self._changed = Condition()
         self._stopping = False
+        self._drafter_lost = False
         self._waiting: deque[Job] = deque()
         self._running: dict[Text, Job] = {}
         self._thread = Thread(target=self._run, name="engine", daemon=True)
@@ -122,7 +125,7 @@ class Worker:
     def _run(self) -> None:
         try:
             engine = self._make_engine()
-            _try_out(engine, self._trial)
+            self._try_out(engine)
         except BaseException as error:
             self.ready.set_exception(error)
             return
@@ -161,15 +164,25 @@ class Worker:
         if isinstance(event, Exception) or event.finish_reason is not None:
             with self._changed:
                 del self._running[text]
+            self._tell_of_drafter(text)
         if isinstance(event, Exception) and not isinstance(event, HsdError):
-            self._tell(f"a text failed: {type(event).__name__}: {event}")
+            self._tell(f"a text failed: {type(event).__name__}: {event} (HSD_DEBUG=1 shows where)")
+            if os.environ.get("HSD_DEBUG"):
+                print_exception(event)
         job.put(event)
 
+    def _tell_of_drafter(self, text: Text) -> None:
+        """Once, for it stays lost."""
+        failure = text.generation and text.generation.statistics.drafter_failure
+        if failure and not self._drafter_lost:
+            self._drafter_lost = True
+            self._tell(without_drafter(failure))
 
-def _try_out(engine: BatchEngine, request: Request) -> None:
-    """Writes a text, so that what cannot work is known before anybody asks. Raises what it fails with."""
-    engine.begin(request)
-    while engine.texts:
-        for _, event in engine.step():
-            if isinstance(event, Exception):
-                raise event
+    def _try_out(self, engine: BatchEngine) -> None:
+        """Writes a text, so that what cannot work is known before anybody asks. Raises what it fails with."""
+        text = engine.begin(self._trial)
+        while engine.texts:
+            for _, event in engine.step():
+                if isinstance(event, Exception):
+                    raise event
+        self._tell_of_drafter(text)

@@ -1,0 +1,406 @@
+"""``hsd serve``: what OpenAI's own client gets, what is refused and how, and how the server ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from openai import OpenAI
+
+from hsd_cli.decoding.settings import SamplingSettings
+from hsd_cli.engine import Engine, Request
+from hsd_cli.runtime.loading import load_model
+from tests.cli import LETTERS, checkpoint, hsd
+from tests.serving import LIMIT, Server, raw_request
+
+PROMPT = "import os\n\n\ndef "
+MODEL = "embedded:target"
+ENDLESS = 60_000
+KEY = "a key, not a good one"
+TEMPLATE = "{% for message in messages %}{{ message['role'][0] }}{{ message['content'] }}{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """The embedded pair, four texts at a time, for this machine alone."""
+    with Server("--batch-size", 4, "--max-new-tokens", 200) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> OpenAI:
+    return server.openai
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Goes on with the alphabet as long as it may; has a chat template."""
+    return checkpoint(tmp_path_factory.mktemp("endless"), context=ENDLESS + 1000, chat_template=TEMPLATE)
+
+
+@pytest.fixture(scope="module")
+def guarded(endless: str, pairs: str) -> Iterator[Server]:
+    """One text at a time, one that waits, and only for those who have the key."""
+    options = ["--batch-size", 1, "--queue", 1, "--max-new-tokens", ENDLESS, "--api-key", KEY]
+    with Server("-t", endless, "-d", pairs, *options, key=KEY, fork=True) as running:
+        yield running
+
+
+# Texts
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.8, "top_p": 0.9, "seed": 7}], ids=["greedy", "sampled"])
+def test_a_completion_is_the_text_of_generate(client: OpenAI, sampling: dict[str, Any]) -> None:
+    options = [word for name, value in sampling.items() for word in (f"--{name.replace('_', '-')}", value)]
+    run = json.loads(hsd("generate", "--json", "-q", "-n", 40, *options, PROMPT).out)
+    asked: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "max_tokens": 40, "temperature": 0} | sampling
+    whole = client.completions.create(**asked)
+    assert (whole.choices[0].text, whole.choices[0].finish_reason) == (run["text"], "length")
+    assert whole.usage is not None
+    assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (run["prompt_tokens"], 40)
+    chunks = list(client.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    assert "".join(chunk.choices[0].text for chunk in chunks[:-1]) == run["text"]
+    assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 2) + ["length"]
+    assert len({chunk.id for chunk in chunks}) == 1
+    usage = chunks[-1].usage
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens) == (run["prompt_tokens"], 40)
+
+
+def test_a_stream_tells_where_its_text_comes_from(client: OpenAI) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "max_tokens": 60, "temperature": 0}
+    *chunks, last = client.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    origins = [chunk.hsd for chunk in chunks]  # type: ignore[attr-defined]
+    for chunk, origin in zip(chunks, origins, strict=True):
+        assert "".join(text for text, _ in origin["pieces"]) == chunk.choices[0].text
+        assert sum(drafted for _, drafted in origin["pieces"]) == origin["accepted"] <= origin["drafted"]
+    assert last.usage is not None
+    assert last.usage.hsd == {  # type: ignore[attr-defined]
+        "drafted_tokens": sum(origin["drafted"] for origin in origins),
+        "accepted_tokens": sum(origin["accepted"] for origin in origins),
+        "target_passes": len(origins),
+    }
+    assert 0 < last.usage.hsd["accepted_tokens"] < 60  # type: ignore[attr-defined]
+
+
+def test_texts_end_before_a_stop_string(client: OpenAI) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "max_tokens": 60, "temperature": 0}
+    text = client.completions.create(**asked).choices[0].text
+    stop = text[20:24]
+    for given in (stop, ["never written", stop]):
+        choice = client.completions.create(**asked, stop=given).choices[0]
+        assert (choice.text, choice.finish_reason) == (text[: text.index(stop)], "stop")
+
+
+def test_logprobs_are_the_targets_own_whatever_the_sampling(client: OpenAI) -> None:
+    engine = Engine(load_model(MODEL, "cpu", "float32", None, "auto"), None)
+    sampling = SamplingSettings(temperature=0.6, top_k=20)
+    plain = engine.generate(Request(PROMPT, chat=False, max_new_tokens=20, seed=3, sampling=sampling, logprobs=True))
+    pieces = [piece for commit in plain.commits for piece in commit.pieces]
+    asked: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "max_tokens": 20, "temperature": 0.6, "seed": 3}
+    choice = client.completions.create(**asked, logprobs=0, extra_body={"top_k": 20}).choices[0]
+    assert choice.logprobs is not None
+    assert choice.logprobs.token_logprobs == pytest.approx([piece.logprob for piece in pieces], abs=1e-4)
+    assert choice.logprobs.tokens is not None
+    assert choice.logprobs.text_offset is not None
+    assert "".join(choice.logprobs.tokens) == choice.text
+    for token, offset in zip(choice.logprobs.tokens, choice.logprobs.text_offset, strict=True):
+        assert choice.text[offset:].startswith(token)
+    stream = client.completions.create(**asked, logprobs=0, stream=True, extra_body={"top_k": 20})
+    chunks = [chunk.choices[0].logprobs for chunk in stream]
+    assert [token for chunk in chunks if chunk for token in chunk.tokens or []] == choice.logprobs.tokens
+    assert [offset for chunk in chunks if chunk for offset in chunk.text_offset or []] == choice.logprobs.text_offset
+
+
+def test_a_chat_is_answered_through_the_template(guarded: Server, endless: str) -> None:
+    client = guarded.openai
+    messages: list[Any] = [
+        {"role": "developer", "content": "y"},
+        {"role": "user", "content": [{"type": "text", "text": "b"}, {"type": "text", "text": "c"}]},
+    ]
+    asked: dict[str, Any] = {"model": endless, "messages": messages, "temperature": 0}
+    answer = client.chat.completions.create(**asked, max_completion_tokens=5)
+    choice = answer.choices[0]
+    assert (choice.message.role, choice.message.content, choice.finish_reason) == ("assistant", "defgh", "length")
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == len("sy" + "ubc")
+    chunks = list(client.chat.completions.create(**asked, stop="k", stream=True))
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "defghij"
+    assert [chunk.choices[0].finish_reason for chunk in chunks] == [None] * (len(chunks) - 1) + ["stop"]
+
+
+def test_chat_logprobs_have_the_bytes_of_each_token(guarded: Server, endless: str) -> None:
+    choice = guarded.openai.chat.completions.create(
+        model=endless, messages=[{"role": "user", "content": "a"}], max_tokens=3, logprobs=True, temperature=0
+    ).choices[0]
+    assert choice.logprobs is not None
+    assert choice.logprobs.content is not None
+    found = [(score.token, bytes(score.bytes or [])) for score in choice.logprobs.content]
+    assert found == [("b", b"b"), ("c", b"c"), ("d", b"d")]
+    assert all(-0.1 < score.logprob < 0 for score in choice.logprobs.content)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "param", "message"),
+    [
+        ({"n": 2}, 400, None, "n is not supported; leave it out or give 1"),
+        ({"logit_bias": {"5": 1}}, 400, None, "logit_bias is not supported; leave it out or give {}"),
+        ({"suffix": "x"}, 400, None, 'suffix is not supported; leave it out or give ""'),
+        ({"temprature": 1}, 400, None, "unknown parameter temprature; did you mean temperature?"),
+        ({"\ud800": 1}, 400, None, "unknown parameter \\ud800"),
+        ({"prompt": ["a", "b"]}, 400, "prompt", "prompt: List should have at most 1 item after validation, not 2"),
+        ({"prompt": [1]}, 400, "prompt.0", "prompt.0: Input should be a valid string"),
+        ({"prompt": "\ud800"}, 400, "prompt", None),
+        ({"prompt": "a b c " * 2000}, 400, None, None),
+        ({"temperature": -1}, 400, "temperature", "temperature: Input should be greater than or equal to 0"),
+        ({"temperature": 1e-9}, 400, None, "temperature must be 0 (greedy) or at least 1e-5, not 1e-09"),
+        ({"logprobs": 3}, 400, "logprobs", "logprobs: only 0 is supported: the tokens that were written, no others"),
+        ({"seed": 1 << 32}, 400, "seed", "seed: Input should be less than 4294967296"),
+        ({"stop": [""]}, 400, "stop.0", "stop.0: String should have at least 1 character"),
+        ({"max_tokens": 201}, 400, "max_tokens", "max_tokens is 201, and this server writes 200 at most"),
+        ({"model": "gpt-4"}, 404, "model", "there is no model 'gpt-4'; there is 'embedded:target'"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_cannot_be_served_is_said(
+    server: Server, change: dict[str, Any], status: int, param: str | None, message: str | None
+) -> None:
+    answer = server.post("/v1/completions", {"model": MODEL, "prompt": "a"} | change)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"], error["param"]) == (status, "invalid_request_error", param)
+    assert message is None or error["message"] == message
+
+
+def test_what_asks_for_nothing_is_no_error(server: Server) -> None:
+    harmless = {"n": 1, "echo": False, "logit_bias": {}, "user": "x", "stop": None, "seed": None, "max_tokens": 1}
+    assert server.post("/v1/completions", {"model": MODEL, "prompt": ["a"]} | harmless).status_code == 200
+
+
+def test_a_prompt_that_does_not_fit_has_openais_code(client: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.completions.create(model=MODEL, prompt="a b c " * 2000)
+    assert refused.value.code == "context_length_exceeded"
+    assert "the target's context holds 2048; shorten it" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("messages", "sentence"),
+    [
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "Input should be 'text'"),
+        ([{"role": "tool", "content": "x"}], "messages.0.role: Input should be 'system', 'developer', 'user' or"),
+        ([{"role": "user"}], "messages.0.content: Field required"),
+        ([], "messages: List should have at least 1 item"),
+    ],
+    ids=["image", "tool", "nothing", "none"],
+)
+def test_messages_are_text(server: Server, messages: Any, sentence: str) -> None:
+    answer = server.post("/v1/chat/completions", {"model": MODEL, "messages": messages})
+    assert answer.status_code == 400
+    assert sentence in answer.json()["error"]["message"]
+
+
+def test_a_chat_without_a_template_is_refused(client: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="no chat template"):
+        client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "a"}])
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"{", "the request is not JSON: Expecting property name enclosed in double quotes at character 1"),
+        (b"", None),
+        (b"[]", None),
+        (b"[" * 100_000, None),
+        (b'{"model": "' + b"\xff" + b'"}', None),
+        (b'{"max_tokens": ' + b"9" * 5000 + b"}", None),
+    ],
+    ids=["cut", "empty", "list", "deep", "bytes", "number"],
+)
+def test_bad_json_is_400(server: Server, body: bytes, message: str | None) -> None:
+    answer = server.post("/v1/completions", body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"]) == (400, "invalid_request_error")
+    assert message is None or error["message"] == message
+
+
+def test_forms_that_other_pages_can_send_are_refused(server: Server) -> None:
+    body = json.dumps({"model": MODEL, "prompt": "a"}).encode()
+    assert server.post("/v1/completions", body, **{"Content-Type": "text/plain"}).status_code == 400
+
+
+def test_what_is_not_there_is_an_error_of_the_same_form(server: Server) -> None:
+    assert server.get("/v1/models/none").json()["error"]["code"] == "model_not_found"
+    assert server.get("/v1/models/embedded:target").json()["id"] == MODEL
+    for answer, status in ((server.get("/none"), 404), (server.get("/v1/completions"), 405)):
+        assert (answer.status_code, answer.json()["error"]["type"]) == (status, "invalid_request_error")
+
+
+def test_large_requests_are_refused_whether_they_say_so_or_not(server: Server) -> None:
+    body = json.dumps({"model": MODEL, "prompt": "a" * (5 << 20)}).encode()
+    with socket.create_connection(("127.0.0.1", server.port), LIMIT) as wire:
+        wire.sendall(raw_request("/v1/completions", b"", length=len(body)))
+        assert wire.recv(1000).startswith(b"HTTP/1.1 413")
+    headers = {"Content-Type": "application/json"}
+    chunked = httpx2.post(f"{server.url}/v1/completions", content=iter([body]), headers=headers, timeout=LIMIT)
+    assert (chunked.status_code, chunked.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def test_only_this_machines_names_are_answered(server: Server) -> None:
+    for host in ("localhost", "LOCALHOST:80", "127.0.0.1:1", "127.3.2.1", "[::1]:8000"):
+        assert server.get("/v1/models", Host=host).status_code == 200
+    for host in ("evil.example", "localhost.evil.example:80", "10.0.0.1", "[2001:db8::1]", "127.0.0.1.evil.example"):
+        assert server.get("/v1/models", Host=host).status_code == 403
+    assert "access-control-allow-origin" not in server.get("/v1/models", Origin="http://evil.example").headers
+
+
+def test_a_key_is_wanted_for_all_but_the_page_and_the_health(guarded: Server) -> None:
+    for path in ("/", "/page.js", "/page.css", "/health"):
+        assert guarded.get(path, Authorization="").status_code == 200
+    for path in ("/v1/models", "/metrics", "/openapi.json", "/none"):
+        for given in ("", "Bearer", "Bearer no", f"Basic {KEY}", "Bearer é"):
+            answer = guarded.get(path, Authorization=given.encode())  # type: ignore[arg-type]
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert guarded.get("/v1/models", Host="by.any.name").status_code == 200
+    with pytest.raises(openai.AuthenticationError):
+        OpenAI(base_url=f"{guarded.url}/v1", api_key="no", max_retries=0).models.list()
+    assert KEY not in guarded.said
+
+
+# Clients that leave, and too many of them
+
+
+def test_a_client_that_goes_away_frees_its_seat(guarded: Server, endless: str) -> None:
+    asked: dict[str, Any] = {"model": endless, "prompt": "a", "temperature": 0}
+    before = guarded.metric("hsd_texts_total", reason="gone")
+    with guarded.openai.completions.create(**asked, max_tokens=ENDLESS, stream=True) as stream:
+        next(iter(stream))
+    body = json.dumps(asked | {"max_tokens": ENDLESS}).encode()
+    with socket.create_connection(("127.0.0.1", guarded.port), LIMIT) as wire:  # not a stream: nothing is sent to it
+        wire.sendall(raw_request("/v1/completions", body, f"Authorization: Bearer {KEY}"))
+        guarded.until("hsd_texts_running", 1)
+    assert guarded.openai.completions.create(**asked, max_tokens=4).choices[0].text == "bcde"
+    guarded.until("hsd_texts_total", guarded.metric("hsd_texts_total"))
+    assert guarded.metric("hsd_texts_total", reason="gone") == before + 2
+
+
+def test_beyond_the_queue_it_is_429_at_once(guarded: Server, endless: str) -> None:
+    asked: dict[str, Any] = {"model": endless, "prompt": "a", "temperature": 0, "max_tokens": ENDLESS}
+    body = json.dumps(asked).encode()
+    with guarded.openai.completions.create(**asked, stream=True):
+        with socket.create_connection(("127.0.0.1", guarded.port), LIMIT) as wire:
+            wire.sendall(raw_request("/v1/completions", body, f"Authorization: Bearer {KEY}"))
+            guarded.until("hsd_texts_waiting", 1)
+            with pytest.raises(openai.RateLimitError) as refused:
+                guarded.openai.completions.create(**asked)
+            assert refused.value.code == "queue_full"
+            assert refused.value.response.headers["retry-after"] == "1"
+        guarded.until("hsd_texts_waiting", 0)  # it went away while it waited
+    guarded.until("hsd_texts_running", 0)
+
+
+def test_metrics_count_what_usage_says(server: Server) -> None:
+    def counts() -> list[float]:
+        names = ("prompt_tokens", "tokens", "drafted_tokens", "accepted_tokens", "target_passes", "texts")
+        return [server.metric(f"hsd_{name}_total") for name in names]
+
+    before = counts()
+    asked = {"model": MODEL, "prompt": PROMPT, "max_tokens": 30, "temperature": 0}
+    usage = server.post("/v1/completions", asked).json()["usage"]
+    grown = [now - then for now, then in zip(counts(), before, strict=True)]
+    own = usage["hsd"]
+    passes = own["target_passes"]
+    assert grown == [usage["prompt_tokens"], 30, own["drafted_tokens"], own["accepted_tokens"], passes, 1]
+    assert server.metric("hsd_requests_total", path="/v1/completions", status="200") >= 1
+    assert server.metric("hsd_first_token_seconds_count") == server.metric("hsd_text_seconds_count")
+    server.get("/a/path/that/is/not/there")
+    assert server.metric("hsd_requests_total", path="other", status="404") >= 1
+
+
+# The end
+
+
+def test_what_runs_is_finished_before_the_end(letters: str) -> None:
+    with Server("-t", letters, fork=True) as server:
+        stream = server.openai.completions.create(
+            model=letters, prompt="a", max_tokens=1500, temperature=0, stream=True
+        )
+        text = next(chunks := iter(stream)).choices[0].text
+        server.process.send_signal(signal.SIGTERM)
+        last = None
+        for last in chunks:
+            text += last.choices[0].text
+        assert last is not None
+        assert last.choices[0].finish_reason == "length"
+        assert text == ("".join(LETTERS) * 60)[1:1501]
+        assert server.wait() == 0
+        with pytest.raises(httpx2.ConnectError):
+            server.get("/health")
+    assert server.said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("grace", "numbers"),
+    [(0.2, [signal.SIGTERM]), (LIMIT, [signal.SIGINT, signal.SIGINT])],
+    ids=["after its time", "at the second Ctrl-C"],
+)
+def test_what_takes_too_long_is_cut_off(endless: str, grace: float, numbers: list[signal.Signals]) -> None:
+    with Server("-t", endless, "--max-new-tokens", ENDLESS, "--grace", grace, "-a", "ar", fork=True) as server:
+        stream = server.openai.completions.create(model=endless, prompt="a", max_tokens=ENDLESS, stream=True)
+        chunks = iter(stream)
+        next(chunks)
+        for number in numbers:
+            server.process.send_signal(number)
+            server.until_refused()
+        assert server.wait() == 1
+    assert server.said.splitlines()[1:] == ["hsd: 1 request was cut off"]
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["--host", "0.0.0.0"], 2, "at 0.0.0.0 others can reach the server; set HSD_API_KEY, or leave --host out"),
+        (["--host", "::"], 2, "at :: others can reach the server; set HSD_API_KEY, or leave --host out"),
+        (["--api-key", ""], 2, None),
+        (["--api-key", "a\nb"], 2, None),
+        (["--host", "no.such.name.invalid"], 1, None),
+        (["-a", "slem", "-t", "some/model"], 2, "--algorithm slem needs a drafter; add --draft MODEL"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_one_line(arguments: list[str], code: int, sentence: str | None) -> None:
+    result = hsd("serve", "--port", 0, *arguments)
+    assert (result.code, result.out, result.err.count("\n")) == (code, "", 1)
+    assert sentence is None or result.err == f"hsd: {sentence}\n"
+
+
+def test_an_address_in_use_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        reason = f"cannot listen at '127.0.0.1', port {port}: {os.strerror(98)}; choose another --host or --port"
+        assert hsd("serve", "--port", port) == (1, "", f"hsd: {reason}\n")
+
+
+def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    assert hsd("serve", "--port", 0) == (1, "", "hsd: fastapi is missing; run: pip install 'hsd-cli[serve]'\n")
+
+
+def test_an_engine_that_cannot_write_does_not_serve() -> None:
+    result = hsd("serve", "--port", 0, "-q", "-a", "sd")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("hsd: sd needs one shared vocabulary")
