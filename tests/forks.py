@@ -22,7 +22,10 @@ LIMIT = 120.0  # seconds until waiting is given up: far more than a slow machine
 
 
 class Fork:
-    """``hsd`` with ``arguments`` and standard streams of its own (descriptors). ``prepare`` runs first, in the fork."""
+    """``hsd`` (or another ``program``) with ``arguments`` and standard streams of its own (descriptors).
+
+    ``prepare`` runs first, in the fork.
+    """
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class Fork:
         stderr: int,
         environment: Mapping[str, str] | None = None,
         prepare: Callable[[], None] = lambda: None,
+        program: Callable[[], None] = main,
     ) -> None:
         self.returncode: int | None = None
         sys.stdout.flush()
@@ -40,7 +44,7 @@ class Fork:
             warnings.simplefilter("ignore", DeprecationWarning)  # torch's threads: with one thread it uses none of them
             self.pid = os.fork()
         if self.pid == 0:
-            _run(arguments, (stdin, stdout, stderr), environment or {}, prepare)
+            _run(arguments, (stdin, stdout, stderr), environment or {}, prepare, program)
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -64,6 +68,27 @@ class Fork:
             raise AssertionError("it did not end")
         assert self.returncode is not None
         return self.returncode
+
+
+class PipedFork(Fork):
+    """With pipes for its standard streams, as ``subprocess.Popen`` has them; leaving the context waits for its end."""
+
+    def __init__(self, *arguments: object, stdout: int | None = None) -> None:
+        (given, stdin), (out, into_out), (err, into_err) = os.pipe(), os.pipe(), os.pipe()
+        super().__init__(arguments, given, into_out if stdout is None else stdout, into_err)
+        for side in (given, into_out, into_err):
+            os.close(side)
+        self.stdin, self.stdout, self.stderr = os.fdopen(stdin, "wb"), os.fdopen(out, "rb"), os.fdopen(err, "rb")
+
+    def __enter__(self) -> PipedFork:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for stream in (self.stdin, self.stdout, self.stderr):
+            stream.close()
+        self.wait()
 
 
 class ForkedTerminal:
@@ -145,6 +170,7 @@ def _run(
     streams: tuple[int, int, int],
     environment: Mapping[str, str],
     prepare: Callable[[], None],
+    program: Callable[[], None],
 ) -> NoReturn:
     code: object = 1
     try:
@@ -160,7 +186,8 @@ def _run(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         warnings.simplefilter("default")
         prepare()
-        main()
+        program()
+        code = 0
     except SystemExit as leaving:
         code = leaving.code
     except BaseException:

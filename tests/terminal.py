@@ -10,13 +10,16 @@ import struct
 import subprocess
 import termios
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import pyte
 from pyte.screens import Char
 from wcwidth import wcwidth
+
+from hsd_cli.app import main
+from tests.forks import Fork
 
 LIMIT = 120.0  # seconds until waiting is given up: far more than a slow machine takes
 INHERITED = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CI", "GITHUB_ACTIONS")  # what would change the display
@@ -54,21 +57,26 @@ class Terminal:
         self._ended = False
         self._own, side = pty.openpty()
         self._set_size(rows, columns)
+        self.process = self._started(command, side, {"TERM": "xterm-256color"} | dict(environment or {}), folder)
+        os.close(side)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _started(
+        self, command: Sequence[str], side: int, environment: Mapping[str, str], folder: Path | None
+    ) -> subprocess.Popen[bytes] | Fork:
         inherited = {name: value for name, value in os.environ.items() if name not in INHERITED}
-        self.process = subprocess.Popen(
+        return subprocess.Popen(
             command,
             stdin=side,
             stdout=side,
             stderr=side,
             start_new_session=True,
-            env=inherited | {"TERM": "xterm-256color", **(environment or {})},
+            env=inherited | environment,
             cwd=folder,
             # The session's own terminal, so that Ctrl-C and the like become signals; and signals as from a shell.
             preexec_fn=_take_terminal,
         )
-        os.close(side)
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
 
     def send(self, keys: str) -> None:
         """Types ``keys``; ``\\r`` is Enter, ``\\x03`` Ctrl-C, ``\\x04`` Ctrl-D."""
@@ -149,6 +157,23 @@ class Terminal:
         """Line editors ask where the cursor is."""
         if b"\x1b[6n" in data:
             os.write(self._own, b"\x1b[%d;%dR" % (self.screen.cursor.y + 1, self.screen.cursor.x + 1))
+
+
+class HsdTerminal(Terminal):
+    """`hsd` with ``command`` as its arguments, in a fork of this process, which has its libraries loaded."""
+
+    program = staticmethod(main)
+
+    def _started(self, command: Sequence[str], side: int, environment: Mapping[str, str], folder: Path | None) -> Fork:
+        def prepare() -> None:
+            os.setsid()
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            for name in INHERITED:
+                os.environ.pop(name, None)
+            os.environ.update(environment)
+
+        assert folder is None
+        return Fork(command, side, side, side, prepare=prepare, program=self.program)
 
 
 def _take_terminal() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from hsd_cli.drafting.registry import ALGORITHMS
-from tests.cli import COMMAND, PAIRS, checkpoint, hsd
-from tests.terminal import Terminal
+from tests.cli import PAIRS, checkpoint, hsd
+from tests.terminal import HsdTerminal
 from tests.test_run_page import Page
 
 TOKENS, REPEATS = 16, 2
@@ -203,8 +203,8 @@ def test_the_page_needs_nothing_else_and_obeys_nothing(models: tuple[str, str], 
 
 def test_ctrl_c_keeps_what_was_measured(models: tuple[str, str], prompts: Path, tmp_path: Path) -> None:
     file, page = tmp_path / "out.json", tmp_path / "out.html"
-    with Terminal(
-        *COMMAND, "bench", "-t", models[0], "-d", models[1], "--prompts", str(prompts), "-n", "12",
+    with HsdTerminal(
+        "bench", "-t", models[0], "-d", models[1], "--prompts", str(prompts), "-n", "12",
         "--repeats", "100000", "--algorithms", "slem", "--json", str(file), "--html", str(page),
     ) as terminal:  # fmt: skip
         terminal.wait_for("of 100000, prompt 2")  # the first one was measured
@@ -224,8 +224,8 @@ def test_ctrl_c_keeps_what_was_measured(models: tuple[str, str], prompts: Path, 
 def test_ctrl_c_before_anything_was_measured(models: tuple[str, str], prompts: Path, tmp_path: Path) -> None:
     file = tmp_path / "out.json"
     file.write_text("what was there\n")
-    with Terminal(
-        *COMMAND, "bench", "-t", models[0], "--prompts", str(prompts), "-n", "1900", "--json", str(file)
+    with HsdTerminal(
+        "bench", "-t", models[0], "--prompts", str(prompts), "-n", "1900", "--json", str(file)
     ) as terminal:
         terminal.wait_for("mine.txt, temperature 0: ")  # a round takes long
         terminal.send("\x03")

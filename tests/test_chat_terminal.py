@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import stat
-import sys
 from io import BytesIO
 from pathlib import Path
 from string import ascii_lowercase
@@ -16,7 +13,7 @@ import pytest
 from hsd_cli.chat.reader import LineReader, PrivateHistory
 from hsd_cli.errors import HsdError
 from tests.cli import LETTERS, checkpoint, hsd
-from tests.terminal import Terminal
+from tests.terminal import HsdTerminal, Terminal
 from tests.test_caches_between_texts import TEMPLATE
 
 ENDLESS = 60_000
@@ -43,7 +40,7 @@ def history(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def chat(*options: str, **environment: str) -> Terminal:
-    return Terminal(sys.executable, "-m", "hsd_cli", "chat", *options, rows=40, columns=100, environment=environment)
+    return HsdTerminal("chat", *options, rows=40, columns=100, environment=environment)
 
 
 def wait_for_prompt(terminal: Terminal) -> None:
@@ -154,16 +151,6 @@ def test_a_second_session_goes_on(talker: str, history: Path) -> None:
     assert [message["content"] for message in kept["messages"]] == ["first", "abc", "before", "abcd"]
     assert "secret" not in (history / "history").read_text()
     assert stat.S_IMODE((history / "history").stat().st_mode) == 0o600
-
-
-def test_the_signal_to_end_leaves_the_terminal_as_it_was(plain: str) -> None:
-    script = f'trap : TERM; {sys.executable} -m hsd_cli chat -t {plain} -a ar; echo "exit $?"; stty -a'
-    with Terminal("sh", "-c", script, rows=40, columns=100) as terminal:
-        wait_for_prompt(terminal)
-        os.killpg(terminal.process.pid, signal.SIGTERM)
-        terminal.wait()
-        assert "exit 143\n" in terminal.text
-        assert {"icanon", "echo"} <= set(terminal.text.split())
 
 
 def test_the_history_is_private_from_its_first_line(tmp_path: Path) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -22,7 +20,9 @@ from hsd_cli.drafting.registry import ALGORITHMS
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.loading import load_model
 from hsd_cli.vocab.tokenizer import ModelTokenizer
-from tests.cli import COMMAND, LETTERS, Result, checkpoint, hsd, shell_hsd, started_hsd
+from tests.cli import LETTERS, Result, checkpoint, hsd, shell_hsd, started_hsd
+from tests.forks import PipedFork
+from tests.terminal import HsdTerminal
 
 DRAFTING = [name for name in ALGORITHMS if name != "ar"]
 ENDLESS = 50_000
@@ -499,18 +499,16 @@ def test_an_interrupt_before_the_first_token_gives_json_and_costs_no_old_text(
 
 
 def test_ctrl_c_while_generating_keeps_what_was_written(letters: str) -> None:
-    running = started_hsd("generate", "-t", letters, "-n", str(ENDLESS), "a")
-    assert running.stdout is not None
-    first = running.stdout.read(1)
-    running.send_signal(signal.SIGINT)
-    rest, err = running.communicate(timeout=60)
-    text = (first + rest).decode()
-    alphabet = "".join(LETTERS) * (1 + len(text) // len(LETTERS))
+    with PipedFork("generate", "-t", letters, "-n", ENDLESS, "a") as running:
+        running.stdin.close()
+        first = running.stdout.read(1)
+        running.send_signal(signal.SIGINT)
+        text, err = (first + running.stdout.read()).decode(), running.stderr.read().decode()
     assert running.returncode == 130
     assert 1 <= len(text) < ENDLESS
-    assert alphabet[1:].startswith(text)
-    assert err.decode().endswith("ended by interrupt\n")
-    assert err.count(b"\n") == 1
+    assert ("".join(LETTERS) * (1 + len(text) // len(LETTERS)))[1:].startswith(text)
+    assert err.endswith("ended by interrupt\n")
+    assert err.count("\n") == 1
 
 
 def test_ctrl_c_while_loading_is_quiet() -> None:
@@ -524,35 +522,22 @@ def test_ctrl_c_while_loading_is_quiet() -> None:
 
 
 def test_a_closed_pipe_ends_quietly(letters: str) -> None:
-    with started_hsd("generate", "-t", letters, "-n", str(ENDLESS), "a") as running:
-        assert running.stdout is not None
-        assert running.stderr is not None
+    with PipedFork("generate", "-t", letters, "-n", ENDLESS, "a") as running:
+        running.stdin.close()
         assert running.stdout.read(1) == b"b"
         running.stdout.close()
         assert running.stderr.read() == b""
     assert running.returncode == 1
 
 
-def read_terminal(arguments: list[str]) -> tuple[bytes, bytes]:
-    """What the command shows on a terminal, and what it says on stderr."""
-    ours, theirs = pty.openpty()
-    with subprocess.Popen([*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=subprocess.PIPE) as running:
-        os.close(theirs)
-        shown = b""
-        try:
-            while chunk := os.read(ours, 1024):
-                shown += chunk
-        except OSError:  # how Linux says that the other side has left
-            pass
-        assert running.stderr is not None
-        return shown, running.stderr.read()
-
-
 def test_control_characters_reach_pipes_as_they_are_and_terminals_only_escaped(unruly: str) -> None:
     arguments = ["generate", "-q", "-t", unruly, "-n", "6", "a"]
-    assert shell_hsd(*arguments) == (0, "".join([*UNRULY[1:], "a"]), "")
-    shown, err = read_terminal(arguments)
-    assert (shown.decode(), err) == ("\\x1b[2J\\x07\\u009béba\r\n", b"")
+    with PipedFork(*arguments) as running:
+        running.stdin.close()
+        assert running.stdout.read().decode() == "".join([*UNRULY[1:], "a"])
+    with HsdTerminal(*arguments) as terminal:
+        assert terminal.wait() == 0
+    assert terminal.sent.decode() == "\\x1b[2J\\x07\\u009béba\r\n"
 
 
 def test_an_encoding_without_the_letters_costs_these_letters_only(unruly: str) -> None:

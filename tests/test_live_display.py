@@ -20,11 +20,16 @@ from typing import Any
 import pytest
 
 from hsd_cli.ui.live import can_be_live
-from tests.terminal import Terminal
+from tests import scripted_live
+from tests.terminal import HsdTerminal, Terminal
 
 HERE = str(Path(__file__).parent.parent)
 HSD = [sys.executable, "-m", "hsd_cli"]
 WIDE = "漢字かな交じり文。한국어와 English، mixed 👍🏽 é "
+
+
+class ScriptedTerminal(HsdTerminal):
+    program = staticmethod(scripted_live.main)
 
 
 class Scripted:
@@ -56,9 +61,10 @@ class Scripted:
 def scripted(folder: Path, rows: int = 12, columns: int = 80, **environment: str) -> Iterator[Scripted]:
     path = folder / "pipe"
     os.mkfifo(path)
-    command = [sys.executable, "-m", "tests.scripted_live", str(path)]
-    environment = {"PYTHONPATH": HERE, **environment}
-    with Terminal(*command, rows=rows, columns=columns, environment=environment) as terminal, open(path, "w") as pipe:
+    with (
+        ScriptedTerminal(str(path), rows=rows, columns=columns, environment=environment) as terminal,
+        open(path, "w") as pipe,
+    ):
         yield Scripted(terminal, pipe)
 
 
@@ -159,27 +165,31 @@ def test_it_is_drawn_twelve_times_a_second_at_most_and_the_rest_comes_in_time(tm
 
 
 def test_a_terminal_that_cannot_move_the_cursor_gets_plain_text() -> None:
-    command = [*HSD, "generate", "-n", "3", "--no-stats", "-t", "embedded:target", "x"]
-    with Terminal(*command, environment={"TERM": "dumb"}) as plain:
+    command = ["generate", "-n", "3", "--no-stats", "-t", "embedded:target", "x"]
+    with HsdTerminal(*command, environment={"TERM": "dumb"}) as plain:
         assert plain.wait() == 0
     assert plain.sent
     assert b"\x1b" not in plain.sent
 
 
-@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"TERM": "unknown"}, {"PYTHONIOENCODING": "latin-1"}])
-def test_not_every_terminal_can_show_it(environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "tests.scripted_live", os.devnull]
-    with Terminal(*command, environment={"PYTHONPATH": HERE, **environment}) as terminal:
-        terminal.wait()
-        assert terminal.text == "not live"
-
-
-def test_a_terminal_without_a_size_gets_plain_text() -> None:
+@pytest.mark.parametrize(
+    ("name", "encoding", "rows", "live"),
+    [
+        ("xterm", "utf-8", 24, True),
+        ("dumb", "utf-8", 24, False),
+        ("unknown", "utf-8", 24, False),
+        ("xterm", "latin-1", 24, False),
+        ("xterm", "utf-8", 0, False),  # without a size
+    ],
+)
+def test_not_every_terminal_can_show_it(
+    name: str, encoding: str, rows: int, live: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", name)
     own, side = pty.openpty()
-    with open(own, "wb"), open(side, "w", encoding="utf-8") as out:
-        assert not can_be_live(out, out)
-        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        assert can_be_live(out, out)
+    with open(own, "wb"), open(side, "w", encoding=encoding) as out:
+        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 3 * rows, 0, 0))
+        assert can_be_live(out, out) is live
 
 
 def test_a_job_in_the_background_leaves_the_terminal_to_the_shell() -> None:
@@ -191,19 +201,19 @@ def test_a_job_in_the_background_leaves_the_terminal_to_the_shell() -> None:
 
 
 def test_generate_is_live_on_a_terminal_and_leaves_the_same_text(tmp_path: Path) -> None:
-    command = [*HSD, "generate", "-n", "60", "--no-stats", "-t", "embedded:target", "class A:"]
-    with Terminal(*command) as live:
+    command = ["generate", "-n", "60", "--no-stats", "-t", "embedded:target", "class A:"]
+    with HsdTerminal(*command) as live:
         live.wait_for(lambda: "tokens/pass" in live.text)
         assert live.wait() == 0
-    with Terminal(*command, "--no-live") as plain:
+    with HsdTerminal(*command, "--no-live") as plain:
         assert plain.wait() == 0
     assert live.everything == plain.everything
     assert b"\x1b" not in plain.sent
 
 
 def test_ctrl_c_ends_the_text_and_takes_the_figures_away(tmp_path: Path) -> None:
-    command = [*HSD, "generate", "-n", "100000", "--temperature", "1", "--seed", "1", "-t", "embedded:target", "x"]
-    with Terminal(*command) as live:
+    command = ["generate", "-n", "100000", "--temperature", "1", "--seed", "1", "-t", "embedded:target", "x"]
+    with HsdTerminal(*command) as live:
         live.wait_for("tokens/pass")
         live.send("\x03")
         assert live.wait() == 130
