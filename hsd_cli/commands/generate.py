@@ -104,10 +104,13 @@ def generate(
     algorithm: options.AlgorithmOption = "auto",
     lookahead: options.Lookahead = None,
     verification: options.VerificationOption = None,
+    parallel: options.Parallel = False,
     strict: options.Strict = False,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Write to a file, not to stdout.", rich_help_panel=options.OUTPUT),
+        str | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Write to a file, not to stdout.", rich_help_panel=options.OUTPUT
+        ),
     ] = None,
     json: Annotated[
         bool,
@@ -198,6 +201,14 @@ def generate(
             source is not None and (prompt is not None or file or each),
             "--input has the prompts; leave the prompt, --file and the options about files out",
         ),
+        (source is None and ray is not None, "--ray is about many records; name them with --input"),
+        (ray is None and worker_cpus is not None, "--worker-cpus is about the workers of --ray"),
+        (ray is not None and tensor_parallel, "--ray has a pair in each worker; leave --tensor-parallel out"),
+        (
+            parallel and models.drafter is None,
+            "--parallel is for a drafter model at work; add --draft MODEL, and leave `--algorithm ar` or `lookup` out",
+        ),
+        (parallel and tensor_parallel, "--tensor-parallel needs processes that draft alike; leave --parallel out"),
         (source is not None and json, "--input writes JSON Lines anyway; leave --json out"),
         (report is not None and (source is not None or each), "--report is about one text; leave it out"),
         (each and not file, "--template, --beside and --output-dir are about files; name them with --file"),
@@ -220,6 +231,7 @@ def generate(
             max_new_tokens=max_new_tokens,
             sampling=sampling,
             verification=verification,
+            parallel=parallel,
             seed=seed,
             stops=tuple(map(valid, stop or [])),
             **settings,

@@ -210,6 +210,15 @@ VerificationOption = Annotated[
         rich_help_panel=DRAFTING,
     ),
 ]
+Parallel = Annotated[
+    bool,
+    typer.Option(
+        "--parallel",
+        help="Draft on while the target checks: for a drafter model with a device, or cores, to itself. `auto` keeps to "
+        "one algorithm then.",
+        rich_help_panel=DRAFTING,
+    ),
+]
 Strict = Annotated[
     bool,
     typer.Option(
