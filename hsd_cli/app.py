@@ -20,6 +20,7 @@ from hsd_cli.commands.export import export
 from hsd_cli.commands.generate import generate
 from hsd_cli.commands.interrupts import told_to_end
 from hsd_cli.commands.list_models import list_models
+from hsd_cli.commands.optional_values import OptionalValues
 from hsd_cli.commands.plan import plan
 from hsd_cli.commands.pull import pull
 from hsd_cli.commands.rm import rm
@@ -36,7 +37,7 @@ app = typer.Typer(
     add_completion=False,  # `hsd completion` knows more, and sooner
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(generate)
+app.command(cls=OptionalValues)(generate)
 app.command()(chat)
 app.command()(serve)
 app.command(name="vocab-diff")(vocab_diff)

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "hsd_cli"
 LAYERS = [
     ["app", "__main__"],
     ["commands"],
+    ["cluster"],
     ["chat", "batch", "doctor", "export", "serve"],
     ["bench"],
     ["ui"],

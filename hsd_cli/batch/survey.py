@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hsd_cli.batch.journal import Journal
+from hsd_cli.batch.parts import Parts
 from hsd_cli.batch.records import Failure, Record
 from hsd_cli.errors import HsdError
 
@@ -20,12 +21,14 @@ class Survey:
     left: int
 
 
-def survey(records: Iterable[Record | Failure], journal: Journal | None) -> Survey:
+def survey(records: Iterable[Record | Failure], journal: Journal | Parts | None) -> Survey:
     """Raises ``HsdError`` if something is done that these records do not ask for."""
     done = {} if journal is None else dict(journal.finished)
     finished, total, left = len(done), 0, 0
     for record in records:
         total += 1
+        if isinstance(journal, Parts):
+            journal.admit(record.id)
         asked = record.fingerprint if isinstance(record, Record) else ""
         found = None if record.id is None else done.pop(record.id, None)
         if found is None:

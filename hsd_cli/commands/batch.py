@@ -3,63 +3,63 @@
 from __future__ import annotations
 
 import secrets
-import shutil
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
-from hsd_cli.commands.many_texts import write_many
+from hsd_cli.commands.many_texts import Writer, write_many
 from hsd_cli.errors import HsdError
 from hsd_cli.ui.output import Output
 
 if TYPE_CHECKING:
     from hsd_cli.batch.journal import Journal
-    from hsd_cli.engine import Engine, Request
-
-STANDARD_INPUT = "-"
+    from hsd_cli.batch.parts import Parts
+    from hsd_cli.engine import Request
 
 
 def generate_batch(
     source: str,
-    output: Path | None,
+    output: str | None,
     base: Request,
     *,
     target: str,
-    load: Callable[[], Engine],
+    start: Callable[[], Writer],
     stats: bool,
     quiet: bool,
 ) -> None:
-    """A result for each JSONL record of the file ``source`` (``-``: standard input), appended to ``output`` or printed.
+    """A result for each record of ``source`` (``-``: standard input), added to ``output`` or printed as JSON Lines.
 
-    What a record does not say is as in ``base``; ``base.seed`` is the run's, from which each record has its own by its
-    id. After Ctrl-C or a crash the same command goes on: what ``output`` has is skipped, but for errors, which are
-    tried again. ``load`` is called once all is refused that can be without ``target``'s weights. Results are in the
-    order of the input, those of a second try at the end. Raises ``HsdError`` at the end if records failed.
+    Both are paths or URLs of fsspec, Parquet where they are called so. What a record does not say is as in ``base``;
+    ``base.seed`` is the run's, from which each record has its own by its id. After Ctrl-C or a crash the same command
+    goes on: what ``output`` has is skipped, but for errors, which are tried again. ``start`` is called once all is
+    refused that can be without ``target``'s weights. Results are as they come from there, those of a second try at the
+    end. Raises ``HsdError`` at the end if records failed.
     """
     from hsd_cli.batch.journal import Journal
+    from hsd_cli.batch.parts import Parts
+    from hsd_cli.batch.places import is_parquet, local_path
     from hsd_cli.batch.records import read_records
+    from hsd_cli.batch.sources import opened
     from hsd_cli.batch.survey import survey
 
-    resumable = output is not None and (output.is_file() or not output.exists())
+    path = None if output is None else local_path(output)
+    grows = path is not None and not is_parquet(str(path))  # line by line; elsewhere files come to files
+    resumable = output is not None and (path is None or not grows or path.is_file() or not path.exists())
+    journal: Journal | Parts | None = None
     with ExitStack() as stack:
-        lines = stack.enter_context(_opened(source, to_the_end=resumable))
-        journal = stack.enter_context(Journal(output)) if output is not None and resumable else None
-        put = stack.enter_context(Output(output)).write if journal is None else journal.append
+        records = stack.enter_context(opened(source, to_the_end=resumable))
+        if output is not None and resumable:
+            journal = Journal(path) if path is not None and grows else Parts(output)
+            stack.enter_context(journal)
+        put = stack.enter_context(Output(path)).write if journal is None else journal.append
         run_seed = _run_seed(base.seed, journal)
-        found = None
-        if lines.seekable():
-            beginning = lines.tell()
-            found = survey(read_records(lines, base, run_seed, target), journal)
-            lines.seek(beginning)
+        found = survey(read_records(records.lines(), base, run_seed, target), journal) if records.again else None
         if journal is not None:
             journal.repair()
         failures = write_many(
-            read_records(lines, base, run_seed, target),
+            read_records(records.lines(), base, run_seed, target),
             lambda outcome: put(outcome.json()),
-            load,
+            start,
             survey=found,
             finished=() if journal is None else journal.finished,
             run_seed=run_seed,
@@ -75,23 +75,7 @@ def generate_batch(
         )
 
 
-@contextmanager
-def _opened(source: str, to_the_end: bool) -> Iterator[BinaryIO]:
-    """The records, which can be read twice if they are in a file, or if ``to_the_end`` waits for all of them."""
-    with ExitStack() as stack:
-        try:
-            lines = sys.stdin.buffer if source == STANDARD_INPUT else stack.enter_context(open(source, "rb"))
-            if to_the_end and not lines.seekable():
-                copy = stack.enter_context(tempfile.TemporaryFile())
-                shutil.copyfileobj(lines, copy)
-                copy.seek(0)
-                lines = copy
-        except OSError as error:
-            raise HsdError(f"cannot read {source!r}: {error.strerror}") from error
-        yield lines
-
-
-def _run_seed(given: int | None, journal: Journal | None) -> int:
+def _run_seed(given: int | None, journal: Journal | Parts | None) -> int:
     """That of the run which is gone on with; else the given one, or a new one."""
     if journal is None or journal.run_seed is None:
         return secrets.randbits(32) if given is None else given

@@ -14,6 +14,8 @@ from typing import Annotated, Literal, NamedTuple
 import typer
 from typer.core import TyperArgument, TyperGroup, TyperOption
 
+from hsd_cli.commands.optional_values import may_lack_value
+
 LINE = "_HSD_LINE"
 
 BASH = """\
@@ -111,7 +113,7 @@ def candidates(root: TyperGroup, line: str) -> list[Candidate]:
     options_end = False
     for word in given[1:]:
         command = context.command
-        if option is not None:
+        if option is not None and _is_value(option, word):
             context.params[option.name], option = word, None
         elif word == "--":
             options_end = True
@@ -130,7 +132,7 @@ def candidates(root: TyperGroup, line: str) -> list[Candidate]:
             context.params[argument.name] = word
 
     found: Iterable[Candidate]
-    if option is not None:
+    if option is not None and _is_value(option, last):
         found = _values(context, option, last)
     elif last.startswith("-") and not options_end:
         name, equals, value = last.partition("=")
@@ -166,6 +168,10 @@ def _option(context: typer.Context, name: str) -> TyperOption | None:
         if isinstance(parameter, TyperOption) and name in [*parameter.opts, *parameter.secondary_opts]:
             return parameter
     return None
+
+
+def _is_value(option: TyperOption, word: str) -> bool:
+    return not (may_lack_value(option) and word.startswith("-"))
 
 
 def _argument(context: typer.Context) -> TyperArgument | None:

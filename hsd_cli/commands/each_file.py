@@ -7,7 +7,7 @@ from os import fsencode
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hsd_cli.commands.many_texts import write_many
+from hsd_cli.commands.many_texts import Writer, write_many
 from hsd_cli.commands.models import say
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.ui.output import Output
@@ -15,7 +15,7 @@ from hsd_cli.ui.terminal import escape
 
 if TYPE_CHECKING:
     from hsd_cli.batch.results import Result
-    from hsd_cli.engine import Engine, Request
+    from hsd_cli.engine import Request
 
 
 def generate_each(
@@ -30,7 +30,7 @@ def generate_each(
     as_json: bool,
     strict: bool,
     target: str,
-    load: Callable[[], Engine],
+    start: Callable[[], Writer],
     stats: bool,
     quiet: bool,
 ) -> None:
@@ -39,7 +39,7 @@ def generate_each(
     It goes ``beside`` the file as ``NAME.out``, into ``folder`` under the file's name, or, one after another with the
     names above them as `head` has it, into ``output`` or standard output. ``as_json``: objects as `hsd generate -i`
     writes them, with the file's name as ``id``. ``strict``: a file that is not UTF-8 fails. Raises ``UsageError`` for
-    what cannot be right, before ``load`` is called, and ``HsdError`` at the end if files failed.
+    what cannot be right, before ``start`` is called, and ``HsdError`` at the end if files failed.
     """
     from hsd_cli.batch.files import check_template, destinations, file_records
     from hsd_cli.batch.paths import expand
@@ -68,7 +68,7 @@ def generate_each(
         failures = write_many(
             file_records(paths, prompt, template, base, target, strict),
             put,
-            load,
+            start,
             survey=Survey(len(paths), 0, len(paths)),
             run_seed=base.seed,
             prints=not apart and output is None,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Container, Iterable
-from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Container, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import typer
 
@@ -18,6 +17,12 @@ if TYPE_CHECKING:
     from hsd_cli.batch.results import Result
     from hsd_cli.batch.survey import Survey
     from hsd_cli.engine import Engine, Generation, Request
+    from hsd_cli.ui.batch_progress import BatchProgress
+
+# Writes the records that are not finished, with seeds of the run's, and shows how far it is.
+Writer: TypeAlias = (
+    "Callable[[Iterable[Record | Failure], Container[RecordId], int | None, BatchProgress], Iterator[Result | Failure]]"
+)
 
 
 class Failures(NamedTuple):
@@ -28,10 +33,29 @@ class Failures(NamedTuple):
     first: Failure | None
 
 
+def one_by_one(load: Callable[[], Engine]) -> Callable[[], Writer]:
+    """Starts a pair in this process."""
+
+    def start() -> Writer:
+        from hsd_cli.batch.results import write_texts
+
+        engine = load()
+
+        def generate(request: Request) -> Generation:
+            with holding_interrupts():
+                return engine.generate(request)
+
+        return lambda records, finished, run_seed, progress: write_texts(
+            records, finished, generate, run_seed, progress.watch
+        )
+
+    return start
+
+
 def write_many(
     records: Iterable[Record | Failure],
     put: Callable[[Result | Failure], None],
-    load: Callable[[], Engine],
+    start: Callable[[], Writer],
     *,
     survey: Survey | None,
     finished: Container[RecordId] = (),
@@ -43,21 +67,15 @@ def write_many(
 ) -> Failures:
     """Hands every record's outcome to ``put``, shows how far it is on a terminal, and sums up.
 
-    ``load`` is called once, if there is anything to write. ``survey`` is unknown where records come as they please.
+    ``start`` is called once, if there is anything to write. ``survey`` is unknown where records come as they please.
     ``prints``: the outcomes go to standard output. ``afterwards`` says what to do after Ctrl-C, which is exit code 130.
     """
     from hsd_cli.batch.records import Failure
-    from hsd_cli.batch.results import Result, write_texts
+    from hsd_cli.batch.results import Result
     from hsd_cli.ui.batch_progress import BatchProgress
 
-    engine = cache(load)
-    if survey is None or survey.left:
-        engine()  # what it says comes before the bar
-
-    def generate(request: Request) -> Generation:
-        with holding_interrupts():
-            return engine().generate(request)
-
+    # What is said when it starts comes before the bar.
+    write = start() if survey is None or survey.left else _only_failures
     first: Failure | None = None
     told = quiet
     total, before = (None, 0) if survey is None else (survey.total, survey.finished)
@@ -65,7 +83,7 @@ def write_many(
     progress = BatchProgress(total, before, shown)
     try:
         with progress:
-            for outcome in write_texts(records, finished, generate, run_seed, progress.watch):
+            for outcome in write(records, finished, run_seed, progress):
                 with holding_interrupts():
                     put(outcome)
                     progress.count(failed=isinstance(outcome, Failure))
@@ -81,3 +99,11 @@ def write_many(
     if stats and not quiet:
         say(progress.line())
     return Failures(progress.failed, progress.seen, first)
+
+
+def _only_failures(
+    records: Iterable[Record | Failure], finished: Container[RecordId], run_seed: int | None, progress: BatchProgress
+) -> Iterator[Result | Failure]:
+    from hsd_cli.batch.records import Failure
+
+    return (record for record in records if isinstance(record, Failure))

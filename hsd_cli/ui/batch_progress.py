@@ -35,9 +35,13 @@ class BatchProgress:
 
     def watch(self, commit: Commit) -> None:
         """Counts one iteration."""
-        self._tokens += len(commit.pieces)
-        self._drafted += commit.drafted
-        self._accepted += commit.accepted
+        self.add(len(commit.pieces), commit.drafted, commit.accepted)
+
+    def add(self, tokens: int, drafted: int, accepted: int) -> None:
+        """Counts what was written, maybe elsewhere."""
+        self._tokens += tokens
+        self._drafted += drafted
+        self._accepted += accepted
         self._bar.update(self._task, figures=" · ".join(self._figures()))
 
     def count(self, failed: bool) -> None:

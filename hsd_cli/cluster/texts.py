@@ -1,0 +1,86 @@
+"""From records to results over a cluster.
+
+This process alone reads records and keeps results: workers send theirs back, and what a worker had when it died comes
+from another one. So there is nothing to commit on the nodes, nothing to merge, and a resumed run needs no cluster to
+know what is done.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext, from_items
+
+from hsd_cli.batch.records import Failure, Record, RecordId
+from hsd_cli.batch.results import Result
+from hsd_cli.cluster.joining import Workers
+from hsd_cli.cluster.worker import Collapse, Tries, Worker
+from hsd_cli.engine import Engine
+from hsd_cli.errors import HsdError
+
+IN_A_BLOCK = 4  # records that a worker is handed at a time, and that are written again if it dies
+BLOCKS = 2  # for each worker at least, where there are few records
+
+
+def write_texts_on(
+    workers: Workers,
+    load: Callable[[], Engine],
+    records: Iterable[Record | Failure],
+    finished: Container[RecordId],
+    run_seed: int | None,
+) -> Iterator[Result | Failure]:
+    """A result for each record that is not ``finished``, as they come: failures of reading first.
+
+    Raises ``HsdError`` where a worker cannot load its pair, or the cluster fails.
+    """
+    waiting: dict[int, Record] = {}
+    for record in records:
+        if isinstance(record, Failure):
+            yield record
+        elif record.id not in finished:
+            waiting[record.line] = record
+    with _failures_of_ray():
+        for outcome in _outcomes(workers, load, list(waiting.values()), run_seed):
+            if waiting.pop(outcome.line, None) is not None:  # else it was written twice
+                yield outcome
+    if waiting:
+        raise HsdError(f"{len(waiting)} records did not come back from the cluster; the same command writes them")
+
+
+def _outcomes(
+    workers: Workers, load: Callable[[], Engine], records: Sequence[Record], run_seed: int | None
+) -> Iterator[Result | Failure]:
+    """As Ray Data brings them: at least once, while workers come and go."""
+    DataContext.get_current().enable_progress_bars = False
+    tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote()
+    size = max(1, min(IN_A_BLOCK, len(records) // (BLOCKS * workers.number)))
+    rows = [{"records": pickle.dumps(records[at : at + size])} for at in range(0, len(records), size)]
+    written = from_items(rows, override_num_blocks=len(rows)).map_batches(
+        Worker,
+        fn_constructor_args=(load, run_seed, tries),
+        batch_size=1,  # a task for each row; an actor has one in work and one in waiting
+        # No least number: workers whose nodes went away must not keep those that are left from ending.
+        compute=ActorPoolStrategy(min_size=1, initial_size=min(workers.number, len(rows))),
+        num_cpus=workers.cpus,
+        num_gpus=workers.gpus or None,
+    )
+    for block in written.iter_batches(batch_size=None, prefetch_batches=0):
+        for outcomes in map(pickle.loads, block["outcomes"]):
+            if isinstance(outcomes, Collapse):
+                raise HsdError(outcomes.reason)
+            yield from outcomes
+
+
+@contextmanager
+def _failures_of_ray() -> Iterator[None]:
+    """One line of what Ray has pages about."""
+    try:
+        yield
+    except (HsdError, OSError):
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise HsdError(f"the cluster failed: {lines[-1] if lines else type(error).__name__}") from error

@@ -1,0 +1,63 @@
+"""``hsd generate -i --ray``: the texts of a batch, written by the workers of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from hsd_cli.commands.interrupts import leaving_at_once
+from hsd_cli.commands.models import say
+from hsd_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from hsd_cli.batch.records import Failure, Record, RecordId
+    from hsd_cli.batch.results import Result
+    from hsd_cli.commands.many_texts import Writer
+    from hsd_cli.engine import Engine
+    from hsd_cli.ui.batch_progress import BatchProgress
+
+
+def on_cluster(
+    load: Callable[[], Engine], address: str, cpus: int | None, device: str, quiet: bool
+) -> Callable[[], Writer]:
+    """Starts workers on the cluster at ``address``, which is as in ``join``; each has the pair from ``load``.
+
+    Raises ``UsageError`` for a ``device`` that a worker is not to choose.
+    """
+    if ":" in device:
+        raise UsageError(f"workers are given their GPUs; --device {device.partition(':')[0]} is enough")
+
+    def start() -> Writer:
+        with leaving_at_once():
+            from hsd_cli.cluster.joining import join, workers
+
+            join(address)
+            import ray
+
+            from hsd_cli.cluster.texts import write_texts_on
+
+            nodes = ray.nodes()
+            room = workers(nodes, cpus, on_gpus=device != "cpu")
+        if not quiet:
+            each = "a GPU" if room.gpus else f"{room.cpus} CPU" + ("s" if room.cpus > 1 else "")
+            say(f"{room.number} worker{'s' if room.number > 1 else ''}, each with {each} and a pair of its own")
+
+        def write(
+            records: Iterable[Record | Failure],
+            finished: Container[RecordId],
+            run_seed: int | None,
+            progress: BatchProgress,
+        ) -> Iterator[Result | Failure]:
+            from hsd_cli.batch.results import Result
+
+            try:
+                for outcome in write_texts_on(room, load, records, finished, run_seed):
+                    if isinstance(outcome, Result):
+                        progress.add(outcome.tokens, outcome.drafted, outcome.accepted)
+                    yield outcome
+            finally:
+                ray.shutdown()
+
+        return write
+
+    return start
