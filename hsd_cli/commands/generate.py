@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,9 @@ import typer
 from hsd_cli.commands import options
 from hsd_cli.commands.batch import generate_batch
 from hsd_cli.commands.each_file import generate_each
+from hsd_cli.commands.many_texts import one_by_one
 from hsd_cli.commands.models import ModelOptions, say
+from hsd_cli.commands.on_cluster import on_cluster
 from hsd_cli.commands.one_text import Display, write_text
 from hsd_cli.commands.prompts import read_prompt, valid
 from hsd_cli.commands.recommended import say_recommended
@@ -78,7 +81,26 @@ def generate(
             "-i",
             "--input",
             metavar="FILE.jsonl",
-            help="One result for each record, a line of JSON; `-` is standard input.",
+            help="One result for each record, a line of JSON or a row of Parquet; `-` is standard input.",
+            rich_help_panel=MANY,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Share --input out over a Ray cluster, by default one on this machine; needs "
+            "`pip install 'hsd-cli[ray]'`.",
+            show_default=False,
+            rich_help_panel=MANY,
+        ),
+    ] = None,
+    worker_cpus: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="CPUs of each worker of --ray. Default: one worker per GPU, or where there are none one per node.",
+            show_default=False,
             rich_help_panel=MANY,
         ),
     ] = None,
@@ -245,10 +267,14 @@ def generate(
             say_recommended(ctx, engine.target)
         return engine
 
-    many: dict[str, Any] = {"target": models.names["target"], "load": load, "stats": stats, "quiet": quiet}
+    many: dict[str, Any] = {"target": models.names["target"], "stats": stats, "quiet": quiet}
     if source is not None:
-        generate_batch(source, output, request(), **many)
+        start = one_by_one(load)
+        if ray is not None:
+            start = on_cluster(partial(models.load, quiet=True), ray, worker_cpus, device, quiet)
+        generate_batch(source, output, request(), start=start, **many)
         return
+    place = None if output is None else Path(output)
     if each:
         generate_each(
             file or [],
@@ -257,13 +283,14 @@ def generate(
             template=template,
             beside=beside,
             folder=output_dir,
-            output=output,
+            output=place,
             as_json=json,
             strict=strict,
+            start=one_by_one(load),
             **many,
         )
         return
-    with Output(output) as sink, nullcontext() if report is None else Output(report) as page:
+    with Output(place) as sink, nullcontext() if report is None else Output(report) as page:
         if text != given and not quiet:
             say("the prompt is not valid UTF-8; what cannot be read is replaced by \ufffd")
         engine = load()

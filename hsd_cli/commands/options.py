@@ -214,8 +214,8 @@ Parallel = Annotated[
     bool,
     typer.Option(
         "--parallel",
-        help="Draft on while the target checks: for a drafter model with a device, or cores, to itself. `auto` keeps to "
-        "one algorithm then.",
+        help="Draft on while the target checks: for a drafter model with a device, or cores, to itself. `auto` then "
+        "keeps to one algorithm.",
         rich_help_panel=DRAFTING,
     ),
 ]
