@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+import torch
 from openai import OpenAI
 
 from hsd_cli.decoding.settings import SamplingSettings
@@ -101,14 +102,17 @@ def test_texts_end_before_a_stop_string(client: OpenAI) -> None:
 
 
 def test_logprobs_are_the_targets_own_whatever_the_sampling(client: OpenAI) -> None:
-    engine = Engine(load_model(MODEL, "cpu", "float32", None, "auto"), None)
-    sampling = SamplingSettings(temperature=0.6, top_k=20)
-    plain = engine.generate(Request(PROMPT, chat=False, max_new_tokens=20, seed=3, sampling=sampling, logprobs=True))
-    pieces = [piece for commit in plain.commits for piece in commit.pieces]
+    target = load_model(MODEL, "cpu", "float32", None, "auto")
+    settings: dict[str, Any] = {"seed": 3, "sampling": SamplingSettings(temperature=0.6, top_k=20)}
+    plain = Engine(target, None).generate(Request(PROMPT, chat=False, max_new_tokens=20, **settings))
+    tokens = [piece.token for commit in plain.commits for piece in commit.pieces]
+    with torch.inference_mode():
+        logits = target.model(torch.tensor([[*plain.prompt.ids, *tokens]])).logits[0, -1 - len(tokens) : -1]
+    expected = logits.log_softmax(-1).gather(1, torch.tensor(tokens)[:, None])[:, 0].tolist()
     asked: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "max_tokens": 20, "temperature": 0.6, "seed": 3}
     choice = client.completions.create(**asked, logprobs=0, extra_body={"top_k": 20}).choices[0]
     assert choice.logprobs is not None
-    assert choice.logprobs.token_logprobs == pytest.approx([piece.logprob for piece in pieces], abs=1e-4)
+    assert choice.logprobs.token_logprobs == pytest.approx(expected, abs=1e-4)
     assert choice.logprobs.tokens is not None
     assert choice.logprobs.text_offset is not None
     assert "".join(choice.logprobs.tokens) == choice.text

@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
@@ -41,7 +41,9 @@ PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-ERRORS: dict[int | str, dict[str, Any]] = {
+Documented = dict[int | str, dict[str, Any]]
+ANSWERS: Documented = {200: {"description": "Whole, or as a stream", "content": {"text/event-stream": {}}}}
+ERRORS: Documented = {
     "4XX": {"model": Failure, "description": "Why the request is not served"},
     "5XX": {"model": Failure, "description": "Why the text could not be written"},
 }
@@ -83,14 +85,14 @@ def create_app(service: Service, key: str | None) -> FastAPI:
         _check_model(service, model)
         return card
 
-    @app.post("/v1/completions", response_model=None, responses=ERRORS)
+    @app.post("/v1/completions", response_model=None, responses=ANSWERS | ERRORS)
     async def completions(asked: CompletionRequest, request: Request) -> Response:
         """Goes on with a text."""
         answer = CompletionAnswer(service.model, vocabulary, asked.wants_logprobs)
         text = replace(service.base, prompt=asked.text, chat=False, **_settings(service, asked))
         return await reply(service.worker, metrics, request, asked, text, answer)
 
-    @app.post("/v1/chat/completions", response_model=None, responses=ERRORS)
+    @app.post("/v1/chat/completions", response_model=None, responses=ANSWERS | ERRORS)
     async def chat_completions(asked: ChatRequest, request: Request) -> Response:
         """Answers a conversation."""
         answer = ChatAnswer(service.model, vocabulary, asked.wants_logprobs)
@@ -104,7 +106,7 @@ def create_app(service: Service, key: str | None) -> FastAPI:
         alive = service.worker.alive
         return JSONResponse({"status": "ok" if alive else "stopped"}, 200 if alive else 503)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def read_metrics() -> Response:
         """For Prometheus."""
         return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
