@@ -14,10 +14,8 @@ from typing import Any
 
 LIMIT = 60.0  # seconds until waiting is given up
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# The browser reads from descriptor 3 and writes to 4.
+# The browser reads from descriptor 3 and writes to 4. Its arguments are what comes after two descriptors.
 START = "import os, sys; [os.dup2(int(sys.argv[n]), n + 2) for n in (1, 2)]; os.execv(sys.argv[3], sys.argv[3:])"
-    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
-)
 
 
 class Browser:
