@@ -12,14 +12,17 @@ from hsd_cli.planner.speedup import LONGEST, RelativeCosts, parallel_speed_up
 from hsd_cli.runtime.clock import PhaseClock
 
 MEMORY = 0.95  # of earlier iterations, per iteration
+FIRST_DRAFTS = 3  # are made whatever they are expected to cost: then it is known
+PAUSE = 24  # iterations without a draft until one is tried again
 
 
 class DraftingRhythm:
     """A ``Rhythm`` (``decoding/parallel.py``) for drafts of ``algorithm``.
 
     While the target waits, a draft ends where ``Pace`` says so. Beside a pass its steps cost nothing: it ends where
-    another step would outlast the pass, and where checking another token costs more than it brings. With
-    ``fixed_length`` only the former counts, and the target always waits. ``clock`` is the drafter's.
+    another step would outlast the pass, and where checking another token costs more than it brings. A drafter whose
+    steps take longer than passes is tried now and then. With ``fixed_length`` only the end of the pass counts, and the
+    target always waits. ``clock`` is the drafter's.
     """
 
     def __init__(self, algorithm: str, costs: Costs, clock: PhaseClock, fixed_length: bool) -> None:
@@ -30,14 +33,14 @@ class DraftingRhythm:
         self._pace = Pace(costs, fixed_length)
         self._width = 0
         self._ends = self._step = self._drafting = 0.0
-        self._drafts = 0
+        self._drafts = self._undrafted = 0
         self._interrupted = False
         self._confirmed: int | None = None
         self._tokens = self._seconds = 0.0
         self._settled: float | None = None
 
     def waits(self) -> bool:
-        if self._fixed_length:
+        if self._tries:
             return True
         plain = self._costs.verification(1)
         passes = [self._costs.verification(width) / plain for width in range(1, LONGEST + 2)]
@@ -46,10 +49,16 @@ class DraftingRhythm:
         return max(rates) > rates[0]
 
     def keeps_up(self, width: int) -> bool:
-        return self._fixed_length or self._costs.step(self._algorithm) <= self._costs.verification(width)
+        return self._tries or self._costs.step(self._algorithm) <= self._costs.verification(width)
+
+    @property
+    def _tries(self) -> bool:
+        """Whether to draft whatever is known of costs."""
+        return self._fixed_length or self._drafts < FIRST_DRAFTS or self._undrafted >= PAUSE
 
     def begin(self, width: int) -> None:
         self._observe_draft()
+        self._undrafted = 0
         self._width = width
         self._interrupted = False
         self._confirmed = None
@@ -66,6 +75,7 @@ class DraftingRhythm:
         self._costs.observe_pass(width, seconds)
 
     def settle(self, tokens: int, upheld: bool | None) -> None:
+        self._undrafted += 1
         if upheld and self._confirmed is not None:
             self._pace.learn(self._confirmed)
         elif upheld is False:
