@@ -113,7 +113,11 @@ def test_without_accelerate_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("kind", "processes", "says"),
-    [("llama", 4, "2 key-value heads"), ("bloom", 2, "cannot share out a bloom model")],
+    [
+        ("llama", 4, "4 attention heads and 2 key-value heads of 'llama'; 2 can"),
+        ("mixtral", 3, "; 2 can"),
+        ("bloom", 2, "cannot share out a bloom model"),
+    ],
 )
 def test_models_that_cannot_be_shared_out(kind: str, processes: int, says: str) -> None:
     with pytest.raises(HsdError, match=says):

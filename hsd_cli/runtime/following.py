@@ -16,15 +16,21 @@ T = TypeVar("T")
 
 
 class LeadingModel(CachedModel):
-    """The first process's. The others begin and read what it begins and reads; there is one at a time, the newest."""
+    """The first process's. The others begin and read what it begins and reads.
+
+    There is one at a time, the newest: those before raise ``HsdError``.
+    """
 
     def __init__(self, model: PreTrainedModel, capacity: int, ranks: Ranks) -> None:
         self._ranks = ranks
+        ranks.reader = self
         with ranks.step(Step.BEGIN, capacity):
             super().__init__(model, capacity)
 
     @torch.inference_mode()
     def _forward(self, ids: torch.Tensor, keep: int) -> torch.Tensor:
+        if self._ranks.reader is not self:
+            raise HsdError("--tensor-parallel writes one text at a time")
         with self._ranks.step(Step.READ, self.length, len(ids), keep) as told:
             return super()._forward(self._ranks.share(ids) if told else ids, keep)
 

@@ -7,6 +7,7 @@ with the weights directly leaves such models alone.
 from __future__ import annotations
 
 from importlib.util import find_spec
+from math import gcd
 from typing import Any
 
 import torch
@@ -38,9 +39,11 @@ def shared_out(name: str, config: PreTrainedConfig, processes: int) -> dict[str,
     heads = text_config.num_attention_heads
     shared = getattr(text_config, "num_key_value_heads", None) or heads
     if heads % processes or shared % processes:
+        most = gcd(heads, shared)
+        possible = " or ".join(str(number) for number in range(2, most + 1) if most % number == 0)
         raise HsdError(
-            f"{name!r} has {heads} attention heads and {shared} key-value heads, which {processes} processes cannot "
-            "share; give --nproc-per-node a number that divides both"
+            f"{processes} processes cannot share the {heads} attention heads and {shared} key-value heads of {name!r}; "
+            + (f"{possible} can" if possible else "try --device-map auto")
         )
     try:
         from transformers.distributed.configuration_utils import DistributedConfig

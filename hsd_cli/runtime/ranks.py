@@ -60,6 +60,7 @@ class Ranks:
         except (RuntimeError, ValueError) as error:
             raise HsdError(f"the processes cannot reach each other ({str(error).splitlines()[0]})") from error
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+        self.reader: object = None  # what leads the others' newest cache
         self._in_step = False
         self._broken = False
 
