@@ -56,6 +56,7 @@ LONG = "tests/test_losslessness.py::test_long_samples_follow_the_targets_law"
 LONG_REJECTION = f"{LONG}[tli-heterogeneous-temperature 1]"
 LONG_COUPLED = "tests/test_losslessness.py::test_seeded_samples_follow_the_targets_law[temperature 1]"
 SHORTENED = "tests/test_losslessness.py::test_a_draft_that_is_cut_for_want_of_memory_keeps_the_targets_law"
+AHEAD = "tests/test_parallel.py::test_whole_texts_have_exactly_the_targets_law[sd-same-as it comes]"
 CHECKS = "tests/test_verification.py"
 WARPING = "tests/test_sampling.py"
 SEGMENTS = "tests/test_slrs.py::test_later_psi_are_conditional_on_what_was_revealed"
@@ -65,10 +66,12 @@ VERIFIER, NOISE, SAMPLING = "decoding/verification.py", "decoding/noise.py", "de
 PROJECTION, SLRS, TOKENS = "drafting/projection.py", "drafting/slrs.py", "drafting/token_drafter.py"
 PROTOCOL, SAME = "drafting/protocol.py", "drafting/sd.py"
 LOOKUP, INDEX = "drafting/lookup.py", "drafting/suffix_index.py"
+PARALLEL = "decoding/parallel.py"
 
 RATIO = "(p_t / psi_t).clamp(max=1)"
 COINS = "self._randomness.accept(_acceptance(p, psi, draft.tokens)).cumprod(0)"
 MATCHES = "(choices[: len(draft)] == draft.tokens).cumprod(0)"
+GUESSED = "torch.where(accepted < len(p), weights, guessed)"
 SEED = " + _signed(seed * GOLDEN)) + _signed(seed)"
 TOKEN = "(torch.arange(size, device=device) + 1)"
 DRAWN = "self._rule.propose(psi, position"
@@ -87,6 +90,9 @@ MUTATIONS = [
     Mutation("a coin after a rejection", VERIFIER, COINS, COINS.removesuffix(".cumprod(0)"), (LONG_REJECTION,)),
     Mutation("nothing to draw from", VERIFIER, "residual.sum() > 0", "residual.sum() >= 0", (CHECKS,)),
     Mutation("coins upside down", VERIFIER, ") < probabilities", ") >= probabilities", (CHECKS,)),
+    Mutation("a guess is drawn anew", VERIFIER, GUESSED, "weights", (AHEAD,)),
+    Mutation("a guess is believed", VERIFIER, GUESSED, GUESSED.replace("len(p)", "len(p) - 1"), (AHEAD,)),
+    Mutation("ahead by a place", PARALLEL, "following.after(len(beyond))", "following", (AHEAD,)),
     Mutation("draws of equal weights", VERIFIER, "weights.cumsum(", "torch.ones_like(weights).cumsum(", (CHECKS,)),
     Mutation("draws as if weights were 1", VERIFIER, "share * cumulated[-1:]", "share", (CHECKS,)),
     Mutation("draws the least with a chance", VERIFIER, "share = 1 - torch", "share = torch", (CHECKS,)),

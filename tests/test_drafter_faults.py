@@ -67,8 +67,8 @@ def no_memory_for_passes_over(most: int) -> Fault:
     return fault
 
 
-def written(engine: Engine, **settings: Any) -> tuple[list[int], Any]:
-    generation = engine.generate(Request("a", max_new_tokens=30, **settings))
+def written(engine: Engine, prompt: str = "a", **settings: Any) -> tuple[list[int], Any]:
+    generation = engine.generate(Request(prompt, max_new_tokens=30, **settings))
     return [piece.token for commit in generation.commits for piece in commit.pieces], generation
 
 
@@ -168,11 +168,27 @@ def test_then_the_drafter_makes_room(letters: str, pairs: str, failing: Callable
     assert generation.statistics.drafter_failure == "the device ran out of memory"
 
 
-def test_then_it_is_one_line(letters: str, pairs: str, failing: Callable[[str, Fault], None]) -> None:
+def test_it_makes_room_for_a_prompt_too(letters: str, pairs: str, failing: Callable[[str, Fault], None]) -> None:
+    engine = Engine(load_model(letters), load_model(pairs), strict=False)
+
+    def shared(read: int, new: int) -> None:
+        if "drafter" in engine._models:
+            raise torch.OutOfMemoryError
+
+    failing(letters, shared)
+    ids, generation = written(engine, "abcd", algorithm="slem")
+    assert ids == written(Engine(load_model(letters), None), "abcd")[0]
+    assert generation.statistics.drafter_failure == "the device ran out of memory"
+    assert generation.statistics.drafted == 0
+
+
+@pytest.mark.parametrize(("prompt", "text"), [("a", "bcdefghij"), ("abcdefghijkl", "")])
+def test_then_it_is_one_line(
+    letters: str, pairs: str, failing: Callable[[str, Fault], None], prompt: str, text: str
+) -> None:
     failing(letters, no_memory_after(9))
-    done = hsd("generate", "-t", letters, "-d", pairs, "-a", "slem", "-n", 30, "a")
-    assert done.code == 1
-    assert done.out == "bcdefghij"
+    done = hsd("generate", "-t", letters, "-d", pairs, "-a", "slem", "-n", 30, prompt)
+    assert (done.code, done.out) == (1, text)
     assert done.err.startswith("hsd: the device ran out of memory; try a shorter text, ")
     assert done.err.count("\n") == 1
 

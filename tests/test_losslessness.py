@@ -235,7 +235,7 @@ def test_long_samples_follow_the_targets_law(algorithm: str, vocabularies: str, 
     assert p_value(pair, ids, settings) > 1e-3
 
 
-def test_the_chi_square_test_catches_a_wrong_verifier() -> None:
+def test_long_samples_catch_a_wrong_verifier() -> None:
     pair, settings = tiny_pair("heterogeneous", order=1), SETTINGS["temperature 1"]
     rule = ForgetsTheResidual(Randomness(torch.Generator().manual_seed(11)))
     ids = token_ids(pair.commits("tli", rule, settings, SAMPLES, lookahead=3, eos=False))
