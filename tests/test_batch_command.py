@@ -8,12 +8,11 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from time import sleep
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import torch
@@ -22,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from hsd_cli import engine
 from hsd_cli.batch.journal import Journal
 from hsd_cli.runtime.model import CachedModel
-from tests.cli import COMMAND, Result, checkpoint, hsd
-from tests.terminal import Terminal
+from tests.cli import Result, checkpoint, hsd
+from tests.forks import PipedFork
+from tests.terminal import HsdTerminal
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
@@ -41,18 +41,9 @@ def run(*arguments: object, stdin: bytes = b"") -> Result:
     return hsd(*GENERATE, *arguments, stdin=stdin)
 
 
-def started(
-    *arguments: object, stdin: int = subprocess.DEVNULL, stdout: int | IO[bytes] = subprocess.PIPE
-) -> subprocess.Popen[bytes]:
+def started(*arguments: object, stdout: int | None = None) -> PipedFork:
     """The same in a process of its own, still running."""
-    return subprocess.Popen(
-        [*COMMAND, *GENERATE, *map(str, arguments)],
-        stdin=stdin,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        # A test run in the background ignores interrupts, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    return PipedFork(*GENERATE, *arguments, stdout=stdout)
 
 
 def jsonl(path: Path, records: Sequence[object]) -> Path:
@@ -114,9 +105,7 @@ def test_one_line_sums_up_and_quiet_says_nothing(letters: str, pairs: str, tmp_p
 
 
 def test_a_pipe_is_answered_record_by_record(letters: str) -> None:
-    with started("-q", "-t", letters, "-i", "-", stdin=subprocess.PIPE) as running:
-        assert running.stdin is not None
-        assert running.stdout is not None
+    with started("-q", "-t", letters, "-i", "-") as running:
         for prompt, text in [("a", "bcdefghi"), ("k", "lmnopqrs")]:
             running.stdin.write(json.dumps({"prompt": prompt}).encode() + b"\n")
             running.stdin.flush()
@@ -231,7 +220,7 @@ def test_after_kills_each_record_is_there_once_with_the_text_of_an_uninterrupted
         with started(*arguments) as running:
             while running.poll() is None and (not output.exists() or output.read_bytes().count(b"\n") < count):
                 sleep(0.005)
-            running.kill()
+            running.send_signal(signal.SIGKILL)
         assert running.returncode == -signal.SIGKILL
         with output.open("ab") as file:  # where a kill rarely hits: in the middle of a line
             file.write(b'{"id": 11, "li')
@@ -297,10 +286,7 @@ def test_an_interrupt_while_a_result_is_written_comes_after_it(
 
 
 def test_ctrl_c_ends_a_process_that_waits_for_records(letters: str) -> None:
-    with started("-t", letters, "-i", "-", stdin=subprocess.PIPE) as running:
-        assert running.stdin is not None
-        assert running.stdout is not None
-        assert running.stderr is not None
+    with started("-t", letters, "-i", "-") as running:
         running.stdin.write(b'{"prompt": "a"}\n')
         running.stdin.flush()
         assert json.loads(running.stdout.readline())["text"] == "bcdefghi"
@@ -396,7 +382,7 @@ def test_a_second_process_is_refused(letters: str, tmp_path: Path) -> None:
         while running.poll() is None and not (output.exists() and output.read_bytes()):
             sleep(0.005)
         assert_refused(run(*arguments), "another process is writing")
-        running.kill()
+        running.send_signal(signal.SIGKILL)
     assert running.returncode == -signal.SIGKILL
     assert results(output)[0]["text"] == "bcdefghi"
 
@@ -413,8 +399,7 @@ def test_an_input_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, sou
 def test_a_full_disk_is_one_line(letters: str, tmp_path: Path) -> None:
     arguments = ["-t", letters, "-i", jsonl(tmp_path / "in.jsonl", [{"prompt": "a"}])]
     assert_refused(run(*arguments, "-o", "/dev/full"), "cannot write '/dev/full': No space left on device")
-    with open("/dev/full", "wb") as full, started(*arguments, stdout=full) as running:
-        assert running.stderr is not None
+    with open("/dev/full", "wb") as full, started(*arguments, stdout=full.fileno()) as running:
         assert running.stderr.read() == b"hsd: cannot write standard output: No space left on device\n"
     assert running.returncode == 1
 
@@ -469,7 +454,7 @@ def test_a_bar_shows_how_far_it_is_and_leaves_one_line(letters: str, pairs: str,
         tmp_path / "out.jsonl",
     )
     arguments = ["-t", letters, "-d", pairs, "-a", "slem", "-i", str(source), "-o", str(output)]
-    with Terminal(*COMMAND, *GENERATE, *arguments) as terminal:
+    with HsdTerminal(*GENERATE, *arguments) as terminal:
         terminal.wait_for(lambda: re.search(r"━ +[1-9]\d*/5000 \d+\.\d tokens/s · accepted \d+% [\d-]:", terminal.text))
         terminal.send("\x03")
         assert terminal.wait() == 130
@@ -480,7 +465,7 @@ def test_a_bar_shows_how_far_it_is_and_leaves_one_line(letters: str, pairs: str,
 
 def test_results_on_a_terminal_need_no_bar(letters: str, tmp_path: Path) -> None:
     source = jsonl(tmp_path / "in.jsonl", [{"prompt": "a"}])
-    with Terminal(*COMMAND, *GENERATE, "-t", letters, "-i", str(source), columns=600) as terminal:
+    with HsdTerminal(*GENERATE, "-t", letters, "-i", str(source), columns=600) as terminal:
         assert terminal.wait() == 0
     line, summary = terminal.text.strip().splitlines()
     assert json.loads(line)["text"] == "bcdefghi"
