@@ -16,8 +16,10 @@ from torch import nn
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.engine import Engine, Request
 from hsd_cli.errors import HsdError, UsageError
+from hsd_cli.runtime import packing
 from hsd_cli.runtime.loading import LoadedModel, load_model
 from hsd_cli.runtime.model import CachedModel
+from hsd_cli.runtime.packing import PackedLinear
 from hsd_cli.runtime.placement import devices_of, input_device, is_whole, shared_out
 from tests.architectures import CONFIGS, RECURRENT, random_model
 from tests.cli import hsd
@@ -50,6 +52,14 @@ def test_the_parts_are_where_they_were_put(in_parts: LoadedModel) -> None:
     assert not is_whole(in_parts.model)
     assert input_device(in_parts.model) == torch.device("cpu")
     assert "disk" in devices_of(in_parts.model)
+
+
+def test_no_weights_are_laid_out_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "LARGE", 1)
+    layers = {"model.layers.0": "cpu", "model.layers.1": "disk"}
+    for device_map, expected in ((None, True), (ENDS | layers, False)):
+        model = load_model("embedded:twin", device_map=device_map).model
+        assert any(isinstance(part, PackedLinear) for part in model.modules()) == expected
 
 
 @pytest.mark.parametrize("algorithm", ["slem", "slrs", "auto"])

@@ -15,6 +15,7 @@ from hsd_cli.chat.totals import totals
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.models.downloaded import downloaded_models
 from hsd_cli.models.locate import embedded_models
+from hsd_cli.runtime.placement import devices_of
 
 NONE = "none"
 
@@ -121,7 +122,7 @@ def _models(session: Session) -> list[str]:
     engine = session.engine
     return _table(
         [
-            (role, f"{loaded.name} ({str(loaded.model.dtype).removeprefix('torch.')}, {loaded.model.device})")
+            (role, f"{loaded.name} ({str(loaded.model.dtype).removeprefix('torch.')}, {devices_of(loaded.model)})")
             if loaded
             else (role, NONE)
             for role, loaded in (("target", engine.target), ("drafter", engine.drafter))

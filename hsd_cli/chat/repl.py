@@ -17,6 +17,7 @@ from hsd_cli.chat.reader import Reader
 from hsd_cli.chat.session import Answer, Session
 from hsd_cli.engine import Generation
 from hsd_cli.errors import HsdError, without_drafter
+from hsd_cli.runtime.placement import devices_of
 from hsd_cli.ui.live import LiveDisplay, can_be_live
 from hsd_cli.ui.output import Output
 from hsd_cli.ui.terminal import visible
@@ -42,7 +43,9 @@ class Repl:
         if self._reader.interactive:
             dtype = str(target.model.dtype).removeprefix("torch.")
             drafter = f" with {models['drafter']}" if "drafter" in models else ""
-            self._talk(f"{models['target']}{drafter} · {session.settings.algorithm} · {target.model.device}, {dtype}")
+            self._talk(
+                f"{models['target']}{drafter} · {session.settings.algorithm} · {devices_of(target.model)}, {dtype}"
+            )
             self._talk(f"context {session.engine.context_size} tokens · /help shows what can be typed")
         if not session.has_template:
             self._talk(f"{models['target']} has no chat template: the conversation is continued as plain text")

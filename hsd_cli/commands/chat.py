@@ -31,6 +31,7 @@ def chat(
     draft: options.Draft = None,
     pair: options.PairName = None,
     device: options.Device = "auto",
+    device_map: options.DeviceMap = None,
     dtype: options.DtypeOption = "auto",
     draft_device: options.DraftDevice = None,
     draft_dtype: options.DraftDtype = None,
@@ -135,6 +136,7 @@ def chat(
         algorithm,
         strict,
         trust_remote_code,
+        device_map,
     )
 
     settings = Settings(

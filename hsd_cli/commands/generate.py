@@ -168,6 +168,10 @@ def generate(
     Each result is appended to `--output` at once; after a crash or Ctrl-C the same command goes on where it stopped. A
     bad record becomes a result with `error`. `--seed` gives each record a seed of its own, by its id.
 
+    **Several GPUs**: `--device-map auto` puts the target's layers on all of them. With `torchrun --standalone
+    --nproc-per-node N -m hsd_cli generate --tensor-parallel ...` each of N processes has a share of every matrix; the
+    first one is the command, the others only compute with it.
+
     **Algorithms**: `auto` runs what pays best, from moment to moment, and plain decoding where nothing does ·
     `ar` plain decoding · `lookup` copies from earlier text, no drafter needed · `sd` one shared vocabulary ·
     `slem` exact match of drafted text, any pair · `slrs` rejection sampling of drafted text, any pair · `tli` tokens
