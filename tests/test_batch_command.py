@@ -324,7 +324,7 @@ def test_numbers_that_are_not_sound_are_an_error_of_each_record(letters: str, tm
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
     done = run("-q", "-t", broken, "-i", jsonl(tmp_path / "in.jsonl", [{"prompt": "a"}, {"prompt": "b"}]))
     assert [result["error"] for result in results(done.out)] == [
-        "the target's logits are not numbers; try --dtype float32"
+        "the target's logits are not numbers; download it again"
     ] * 2
 
 

@@ -177,11 +177,13 @@ def _verify(
     fed = torch.cat([pending, draft.tokens.clamp(max=target.vocabulary_size - 1)])
     if ahead is not None:
         ahead.go_on(draft)
-    logits = warper.logits(target.run(fed), draft.tokens)
+    predicted = target.run(fed)
+    logits = warper.logits(predicted, draft.tokens)
     verdict = rule.verify(logits, draft if ahead is None else draft.followed_by(ahead.guess()), len(text))
     accepted, own, sound, *proposed = torch.cat([verdict, draft.tokens]).tolist()  # the one wait for the device
     if not sound:
-        raise HsdError("the target's logits are not numbers; try --dtype float32")
+        remedy = "download it again" if predicted.dtype == torch.float32 else "try --dtype float32"
+        raise HsdError(f"the target's logits are not numbers; {remedy}")
     return [*proposed[:accepted], own], accepted
 
 
@@ -197,9 +199,7 @@ def _cut(tokens: list[int], budget: int, limits: Limits, room: int) -> FinishRea
     return "length" if limits.max_new_tokens <= room else "context"
 
 
-def _push(
-    text: TextStream, tokens: Sequence[int], accepted: int, logprobs: Sequence[float | None]
-) -> Iterator[Piece]:
+def _push(text: TextStream, tokens: Sequence[int], accepted: int, logprobs: Sequence[float | None]) -> Iterator[Piece]:
     for place, (token, logprob) in enumerate(zip(tokens, logprobs, strict=True)):
         yield Piece(token, text.push(token), place < accepted, logprob)
         if text.stopped:

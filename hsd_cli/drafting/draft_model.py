@@ -10,6 +10,7 @@ import torch
 
 from hsd_cli.drafting.context import Context
 from hsd_cli.drafting.protocol import Warp
+from hsd_cli.errors import HsdError
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.graphs import Graphs
 from hsd_cli.runtime.model import LanguageModel
@@ -78,6 +79,7 @@ class DraftModel:
         self.warp = warp
         self.clock = clock
         self.drafted = torch.empty(0, dtype=torch.int64, device=model.device)
+        self._confidences: list[torch.Tensor] = []
         self._context = context
         self._patience = patience
         self._graphs = graphs
@@ -110,11 +112,13 @@ class DraftModel:
         drafted = torch.full((_room(steps),), self._context.ids[-1], device=self.model.device)
         position = torch.full((1,), len(text), device=self.model.device)
         chosen: list[tuple[torch.Tensor, ...]] = []
+        self._confidences = []
         logits = self._read_context()
         for step in range(steps):
             chosen.append(self._choose(choosing, logits, drafted, position))
             drafted[step], confidence, position = chosen[-1][:3]
             self.drafted = drafted[: step + 1]
+            self._confidences.append(confidence)
             if not (self._patience is None or self._patience.go_on(confidence)) or step + 1 == steps:
                 break
             logits = self.model.run(self.drafted[step:])
@@ -139,7 +143,7 @@ class DraftModel:
             return
         with self.clock.phase("translate"):
             before = len(self._context.ids)
-            unchanged = self._context.commit(new, self.drafted.tolist())
+            unchanged = self._context.commit(new, self._drafted_ids())
         if self._patience is not None and len(self.drafted):
             self._patience.learn(max(0, unchanged - before))
         if kept is not None:
@@ -160,6 +164,16 @@ class DraftModel:
         self._context.undo()
         self._followed, self.drafted = last.start, last.drafted
         return last.unchanged
+
+    def _drafted_ids(self) -> list[int]:
+        """Raises ``HsdError`` if they were drawn from what are no numbers: one look at the device tells both."""
+        if not self._confidences:
+            return self.drafted.tolist()
+        sound = torch.stack(self._confidences).isfinite().all()[None]
+        *ids, is_sound = torch.cat([self.drafted, sound]).tolist()
+        if not is_sound:
+            raise HsdError("its logits are not numbers; try --draft-dtype float32")
+        return ids
 
     def _read_context(self) -> torch.Tensor:
         """Logits after the whole context, ``[1, D]``; only what the cache lacks is read."""
