@@ -99,7 +99,7 @@ def test_more_targets_are_never_slower() -> None:
 
 
 def test_colours_go_from_white_to_dark() -> None:
-    assert (colour(0.9), colour(1.0), colour(2.0), colour(9.0)) == ("#ffffff", "#ffffff", "#08306b", "#08306b")
+    assert (colour(0.9), colour(1.0), colour(1.6), colour(9.0)) == ("#ffffff", "#ffffff", "#08306b", "#08306b")
 
 
 def test_the_plot_in_the_docs_is_the_one_that_is_drawn() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from hsd_cli.bench.contenders import Contender, Job, ours, share_tokens, theirs
 from hsd_cli.bench.counted import CountedEngine
@@ -20,6 +21,7 @@ from hsd_cli.runtime.model import context_size_of
 from hsd_cli.ui.bench_report import BenchReport, Comparison, Costs, Sample
 from hsd_cli.vocab.tokenizer import ModelTokenizer
 
+T = TypeVar("T")
 WARM_UP = 32  # tokens
 AUTOMATIC = "auto"
 THEIRS, ASSISTED = "hf", "hf assisted"
@@ -190,7 +192,7 @@ class Bench:
         return prompts
 
 
-def rotated(contenders: Mapping[str, Contender], by: int) -> dict[str, Contender]:
+def rotated(contenders: Mapping[str, T], by: int) -> dict[str, T]:
     """Another one comes first each time: what comes first may find the machine in another state."""
     items = list(contenders.items())
     by %= len(items)
