@@ -15,10 +15,12 @@ import psutil
 import pytest
 import torch
 from torch import distributed
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.following import LeadingModel
 from hsd_cli.runtime.loading import load_model
+from hsd_cli.runtime.quantization import weight_bytes
 from hsd_cli.runtime.ranks import Ranks, Step
 from tests.cli import hsd
 
@@ -122,6 +124,11 @@ def test_a_process_that_cannot_load_stops_all(alone: Ranks) -> None:
     alone.agree(None)
     with pytest.raises(HsdError, match="no such model"):
         alone.agree("no such model")
+
+
+def test_a_share_takes_what_lies_here(alone: Ranks) -> None:
+    mesh = distributed.init_device_mesh("cpu", (alone.size,))
+    assert weight_bytes(distribute_tensor(torch.zeros(4, 4), mesh, [Shard(0)])) == 4 * 4 * 4
 
 
 def test_there_is_one_text_at_a_time(alone: Ranks) -> None:

@@ -34,6 +34,7 @@ from hsd_cli.runtime.quantization import (
     quantization_method,
     silence_bitsandbytes,
     stored_bytes,
+    weight_bytes,
     without_outlier_columns,
 )
 from hsd_cli.runtime.ranks import Ranks
@@ -68,7 +69,7 @@ class LoadedModel:
         decoder, head = self.model.get_decoder(), self.model.get_output_embeddings()
         embeddings = {module.weight for module in decoder.modules() if isinstance(module, nn.Embedding)}
         looked_up = embeddings - set(head.parameters())
-        return stored_bytes(decoder, head) - sum(weights.nbytes for weights in looked_up)
+        return stored_bytes(decoder, head) - sum(map(weight_bytes, looked_up))
 
 
 def load_model(

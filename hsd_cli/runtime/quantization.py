@@ -58,13 +58,14 @@ def silence_bitsandbytes() -> None:
 def stored_bytes(*parts: nn.Module) -> int:
     """Of all weights as they lie in memory, each once, with the scales of those that are quantized."""
     # Some libraries keep weights in buffers.
-    return sum(map(_bytes, {weights for part in parts for weights in chain(part.parameters(), part.buffers())}))
+    return sum(map(weight_bytes, {weights for part in parts for weights in chain(part.parameters(), part.buffers())}))
 
 
-def _bytes(weights: Any) -> int:
+def weight_bytes(weights: Any) -> int:
+    """What ``weights`` take here: of those that several processes share, this one's part."""
     if hasattr(weights, "__tensor_flatten__"):  # a tensor that stands for several
         parts = (getattr(weights, name) for name in weights.__tensor_flatten__()[0])
-        return sum(_bytes(part) for part in parts if isinstance(part, torch.Tensor))
+        return sum(weight_bytes(part) for part in parts if isinstance(part, torch.Tensor))
     size: int = weights.nbytes
     state = getattr(weights, "quant_state", None)
     while state is not None:  # the scales of bitsandbytes; they can be quantized themselves
