@@ -13,6 +13,7 @@ from hsd_cli.runtime.clock import PhaseClock
 
 MEMORY = 0.95  # of earlier iterations, per iteration
 FIRST_DRAFTS = 3  # are made whatever they are expected to cost: then it is known
+RECONSIDERED = 8  # iterations until it is worked out again whether waiting pays: that takes a while itself
 PAUSE = 24  # iterations without a draft until one is tried again
 
 
@@ -33,20 +34,25 @@ class DraftingRhythm:
         self._pace = Pace(costs, fixed_length)
         self._width = 0
         self._ends = self._step = self._drafting = 0.0
-        self._drafts = self._undrafted = 0
+        self._drafts = self._undrafted = self._settlings = self._reconsidered = 0
+        self._waiting_pays = True
         self._interrupted = False
         self._confirmed: int | None = None
         self._tokens = self._seconds = 0.0
         self._settled: float | None = None
 
     def waits(self) -> bool:
-        if self._tries:
-            return True
+        if self._settlings >= self._reconsidered:
+            self._reconsidered = self._settlings + RECONSIDERED
+            self._waiting_pays = self._does_waiting_pay()
+        return self._tries or self._waiting_pays
+
+    def _does_waiting_pay(self) -> bool:
         plain = self._costs.verification(1)
         passes = [self._costs.verification(width) / plain for width in range(1, LONGEST + 2)]
         costs = RelativeCosts(self._costs.step(self._algorithm) / plain, passes)
-        rates = [parallel_speed_up(self._pace.acceptance, first, costs) for first in range(LONGEST + 1)]
-        return max(rates) > rates[0]
+        at_once, *waited = (parallel_speed_up(self._pace.acceptance, first, costs) for first in range(LONGEST + 1))
+        return max(waited) > at_once
 
     def keeps_up(self, width: int) -> bool:
         return self._tries or self._costs.step(self._algorithm) <= self._costs.verification(width)
@@ -75,6 +81,7 @@ class DraftingRhythm:
         self._costs.observe_pass(width, seconds)
 
     def settle(self, tokens: int, upheld: bool | None) -> None:
+        self._settlings += 1
         self._undrafted += 1
         if upheld and self._confirmed is not None:
             self._pace.learn(self._confirmed)
