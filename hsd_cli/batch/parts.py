@@ -80,7 +80,9 @@ class Parts:
 
     def append(self, line: str) -> None:
         """``line`` outlives the process and a loss of power with the file that it gets into."""
-        self._rows.append(json.loads(line))
+        row = json.loads(line)
+        self.admit(row["id"])
+        self._rows.append(row)
         if len(self._rows) >= RESULTS or monotonic() - self._since >= SECONDS:
             self._commit()
 

@@ -17,6 +17,7 @@ SECONDS = 10.0  # for a cluster to answer
 SURROUNDINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # whatever it is: it would go to standard output
     "RAY_NUM_REDIS_GET_RETRIES": "2",  # by default a cluster that is gone is waited for for a quarter of an hour
 }
 

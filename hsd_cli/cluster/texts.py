@@ -79,7 +79,7 @@ def _failures_of_ray() -> Iterator[None]:
     """One line of what Ray has pages about."""
     try:
         yield
-    except (HsdError, OSError):
+    except HsdError:
         raise
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
