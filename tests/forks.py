@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from hsd_cli.app import main
+from tests.cli import Result
 
 LIMIT = 120.0  # seconds until waiting is given up: far more than a slow machine takes
 
@@ -89,6 +90,19 @@ class PipedFork(Fork):
         for stream in (self.stdin, self.stdout, self.stderr):
             stream.close()
         self.wait()
+
+
+def forked_hsd(*arguments: object, stdin: bytes = b"", prepare: Callable[[], None] = lambda: None) -> Result:
+    """`hsd` in a fork, to its end; what it reads and writes is short."""
+    (given, to), (out, from_out), (err, from_err) = os.pipe(), os.pipe(), os.pipe()
+    os.write(to, stdin)
+    os.close(to)
+    process = Fork(arguments, given, from_out, from_err, prepare=prepare)
+    for side in (given, from_out, from_err):
+        os.close(side)
+    with os.fdopen(out) as said, os.fdopen(err) as talked:
+        texts = said.read(), talked.read()
+    return Result(process.wait(), *texts)
 
 
 class ForkedTerminal:

@@ -106,12 +106,22 @@ def test_what_is_not_toml_names_the_file(path: Path, data: bytes) -> None:
 
 
 def test_a_file_that_cannot_be_read_or_written_is_named(path: Path) -> None:
-    new = ConfigFile(path)
+    below = ConfigFile(path.parent / "file" / "config.toml")
     path.mkdir(parents=True)
     with pytest.raises(UsageError, match=r"cannot read the configuration '.*config\.toml': Is a directory"):
         ConfigFile(path)
-    with pytest.raises(HsdError, match=r"cannot write the configuration '.*config\.toml': Is a directory"):
-        new.set("seed", 1)
+    (path.parent / "file").touch()
+    with pytest.raises(HsdError, match=r"cannot write the configuration '.*config\.toml': File exists"):
+        below.set("seed", 1)
+
+
+def test_an_edit_is_of_what_is_in_the_file_by_then(path: Path) -> None:
+    one, other = ConfigFile(path), ConfigFile(path)
+    one.set("seed", 1)
+    other.set("top-k", 2)
+    assert ConfigFile(path).options == {"seed": 1, "top-k": 2}
+    assert one.unset("top-k")
+    assert path.read_text() == "seed = 1\n"
 
 
 def test_a_link_to_the_file_stays_a_link(path: Path, tmp_path: Path) -> None:

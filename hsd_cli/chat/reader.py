@@ -20,6 +20,7 @@ from prompt_toolkit.output import create_output
 from hsd_cli.chat.completion import CommandCompleter
 from hsd_cli.chat.entry import is_open
 from hsd_cli.errors import HsdError, UsageError
+from hsd_cli.storage import make_private
 
 PROMPT = ">>> "
 CONTINUATION = "... "
@@ -124,7 +125,7 @@ class PrivateHistory(FileHistory):
                 super().store_string(string)
 
     def _make_private(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(self._path.parent)
         os.close(os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
         self._path.chmod(0o600)
 

@@ -179,13 +179,13 @@ def bench(
         report = _measured(Bench(engine, plan, peers), quiet)
         if not report.comparisons:
             raise typer.Exit(EXIT_INTERRUPTED)
+        print_bench(report)  # first: a file that cannot be written must not cost what took minutes
         if json_output is not None:
-            json_output.write(report.json())
+            json_output.replace(report.json())
         if html_output is not None:
             from hsd_cli.ui.bench_page import render_page
 
-            html_output.write(render_page(report))
-    print_bench(report)
+            html_output.replace(render_page(report))
     if not report.complete:
         raise typer.Exit(EXIT_INTERRUPTED)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hsd_cli.commands.many_texts import Writer, write_many
 from hsd_cli.commands.models import say
 from hsd_cli.errors import HsdError, UsageError
-from hsd_cli.ui.output import Output
+from hsd_cli.ui.output import Output, write_whole
 from hsd_cli.ui.terminal import escape
 
 if TYPE_CHECKING:
@@ -89,12 +89,7 @@ def _make_folders(places: Iterable[Path]) -> None:
 
 def _apart(places: Mapping[str, Path]) -> Callable[[str, str], None]:
     """Writes a file's text to its own place."""
-
-    def write(name: str, text: str) -> None:
-        with Output(places[name]) as place:
-            place.write(text)
-
-    return write
+    return lambda name, text: write_whole(places[name], text)
 
 
 def _together(sink: Output, headings: bool) -> Callable[[str, str], None]:

@@ -312,11 +312,11 @@ def generate(
 
         run = write_text(engine, request(time_plain=is_live), display_for, quiet)
         if json:
-            sink.write(run.report.json())
+            sink.replace(run.report.json())
         if page is not None:
             from hsd_cli.ui.run_page import render_page
 
-            page.write(render_page(run.report, text, run.commits))
+            page.replace(render_page(run.report, text, run.commits))
     if stats and not quiet and not json:
         say(run.report.line())
     if run.report.finish_reason == "interrupt":

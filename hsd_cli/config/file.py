@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import tomlkit
+from tomlkit import TOMLDocument
 from tomlkit.exceptions import TOMLKitError
 
 from hsd_cli.config.keys import PAIRS, split_key
 from hsd_cli.errors import HsdError, UsageError
-from hsd_cli.storage import write_atomically
+from hsd_cli.storage import alone_in, write_atomically
 
 
 class ConfigFile:
@@ -19,14 +21,7 @@ class ConfigFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._document = tomlkit.parse(path.read_bytes().decode())
-        except FileNotFoundError:
-            self._document = tomlkit.document()
-        except OSError as error:
-            raise UsageError(f"cannot read the configuration {str(path)!r}: {error.strerror}") from error
-        except (TOMLKitError, UnicodeDecodeError) as error:
-            raise UsageError(f"{str(path)!r} is not valid TOML: {error}; correct or remove it") from error
+        self._document = self._read()
 
     @property
     def options(self) -> dict[str, Any]:
@@ -52,10 +47,15 @@ class ConfigFile:
                 self._expect_table(".".join(tables[:depth]), table)
             table[last] = value
 
-        self._rewrite(edit)
+        with self._alone():
+            self._rewrite(edit)
 
     def unset(self, key: str) -> bool:
         """Writes the file without ``key``, or without the whole pair ``pairs.NAME``; false if it was not there."""
+        with self._alone():
+            return self._without(key)
+
+    def _without(self, key: str) -> bool:
         plain: Any = self._document.unwrap()
         pairs = plain.get(PAIRS)
         name = key.removeprefix(f"{PAIRS}.")
@@ -89,8 +89,25 @@ class ConfigFile:
         text = tomlkit.dumps(self._document)
         if tomlkit.parse(text).unwrap() != expected:  # a table in several places, for one, is more than tomlkit edits
             raise HsdError(f"the form of {str(self.path)!r} is too intricate to edit; please do it by hand")
+        # The file itself where the path is a link to it, as dotfiles often are.
+        write_atomically(self.path.resolve(), text.encode())
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """For an edit of what is in the file now, when nobody else edits it."""
         try:
-            # The file itself where the path is a link to it, as dotfiles often are.
-            write_atomically(self.path.resolve(), text.encode())
+            with alone_in(self.path.resolve().parent):
+                self._document = self._read()
+                yield
         except OSError as error:
             raise HsdError(f"cannot write the configuration {str(self.path)!r}: {error.strerror}") from error
+
+    def _read(self) -> TOMLDocument:
+        try:
+            return tomlkit.parse(self.path.read_bytes().decode())
+        except FileNotFoundError:
+            return tomlkit.document()
+        except OSError as error:
+            raise UsageError(f"cannot read the configuration {str(self.path)!r}: {error.strerror}") from error
+        except (TOMLKitError, UnicodeDecodeError) as error:
+            raise UsageError(f"{str(self.path)!r} is not valid TOML: {error}; correct or remove it") from error

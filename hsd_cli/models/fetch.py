@@ -76,7 +76,8 @@ def _continue(repository: Repository, file: RemoteFile, here: int, watch: Callab
         resumed = response.status_code == 206
         with repository.partial(file).open("ab" if resumed else "wb", buffering=0) as sink:
             for chunk in response.iter_bytes():  # of no set size: what has arrived must not wait for more in memory
-                sink.write(chunk)
+                while chunk := chunk[sink.write(chunk) :]:  # a disk that is nearly full takes a part
+                    pass
                 watch(sink.tell())
 
 

@@ -24,6 +24,7 @@ from hsd_cli.models.snapshots import (
     state_of,
     whole_snapshot,
 )
+from hsd_cli.storage import write_atomically
 
 DESCRIPTIONS = (
     "config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -97,7 +98,7 @@ class Pull:
             return
         if revision != self.repository.commit:
             reference.parent.mkdir(parents=True, exist_ok=True)
-            reference.write_text(self.repository.commit)
+            write_atomically(reference, self.repository.commit.encode(), private=False)
 
 
 def _tell(watch: Watcher, name: str, before: int, here: int) -> None:

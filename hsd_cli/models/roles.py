@@ -6,12 +6,12 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from hsd_cli.storage import cache_folder, write_atomically
+from hsd_cli.storage import alone_in, cache_folder, write_atomically
 
 
 def roles() -> dict[str, str]:
     """``target`` or ``drafter`` by the model's name."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):  # missing, damaged
         known = json.loads(_file().read_bytes())
         if isinstance(known, dict):
             return {name: role for name, role in known.items() if isinstance(role, str)}
@@ -19,10 +19,9 @@ def roles() -> dict[str, str]:
 
 
 def remember_role(name: str, role: str) -> None:
-    known = roles()
-    if known.get(name) != role:
-        with suppress(OSError):
-            write_atomically(_file(), json.dumps(known | {name: role}).encode())
+    if roles().get(name) != role:
+        with suppress(OSError), alone_in(cache_folder()):
+            write_atomically(_file(), json.dumps(roles() | {name: role}).encode())
 
 
 def _file() -> Path:

@@ -42,7 +42,7 @@ def recall(target: Placement, drafter: Placement) -> PairRecord | None:
     try:
         data = json.loads(_path(key).read_bytes())
         return PairRecord.from_json(data["record"]) if data["key"] == key else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # missing, damaged or foreign
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):  # missing, damaged or foreign
         return None
 
 
