@@ -42,6 +42,7 @@ IGNORED = {
     "prediction", "parallel_tool_calls",
 }  # fmt: skip
 
+Prompt = Annotated[str, Field(min_length=1)]
 StopString = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
@@ -64,7 +65,7 @@ class StreamOptions(Strict):
 class Asked(Strict):
     """What both endpoints take."""
 
-    model: str
+    model: Annotated[str, Field(max_length=4096)]
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -88,7 +89,7 @@ class Asked(Strict):
                 near = get_close_matches(name, cls.model_fields, 1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise PydanticCustomError(
-                    "unknown", "unknown parameter {name}{hint}", {"name": ascii(name)[1:-1], "hint": hint}
+                    "unknown", "unknown parameter {name}{hint}", {"name": ascii(name[:100])[1:-1], "hint": hint}
                 )
             neutral = UNSUPPORTED[name]
             if value not in neutral:
@@ -123,7 +124,7 @@ class Asked(Strict):
 class CompletionRequest(Asked):
     """``POST /v1/completions``. Of log-probabilities there are those of the tokens that were written: ``0``."""
 
-    prompt: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1, max_length=1)]
+    prompt: Prompt | Annotated[list[Prompt], Field(min_length=1, max_length=1)]
     logprobs: int | None = None
 
     @field_validator("logprobs")

@@ -18,6 +18,7 @@ from hsd_cli.decoding.loop import Commit
 from hsd_cli.engine import Generation, Request
 from hsd_cli.errors import HsdError, without_drafter
 
+ENDED = "the server is ending"
 Watch = Callable[["Job", Commit | Exception], None]
 
 
@@ -93,7 +94,7 @@ class Worker:
     @property
     def alive(self) -> bool:
         """Whether texts that are asked for will be written."""
-        return self._thread.is_alive() and not self._stopping
+        return not self._stopping
 
     @property
     def waiting(self) -> int:
@@ -106,9 +107,11 @@ class Worker:
         return len(self._running)
 
     def submit(self, request: Request, watch: Watch) -> Job:
-        """Raises ``BusyError``."""
+        """Raises ``BusyError``, and ``HsdError`` if the thread has ended."""
         job = Job(request, watch)
         with self._changed:
+            if self._stopping:
+                raise HsdError(ENDED)
             if self.waiting + self.running >= self._seats + self._most_waiting:
                 raise BusyError(f"{self.waiting} texts are waiting already; try again later")
             self._waiting.append(job)
@@ -131,9 +134,16 @@ class Worker:
             return
         self._seats = engine.size
         self.ready.set_result(None)
-        while self._take_seats(engine):
-            for text, event in self._step(engine):
-                self._hand_on(text, event)
+        try:
+            while self._take_seats(engine):
+                for text, event in self._step(engine):
+                    self._hand_on(text, event)
+        finally:  # nobody waits for a thread that has ended, whatever ended it
+            with self._changed:
+                self._stopping = True
+                left = [*self._running.values(), *self._waiting]
+            for job in left:
+                job.put(HsdError(ENDED))
 
     def _take_seats(self, engine: BatchEngine) -> bool:
         """Waits until there is something to write; false at the end."""
@@ -153,10 +163,9 @@ class Worker:
         try:
             return engine.step()
         except Exception as error:
-            texts = list(engine.texts)
-            for text in texts:
+            for text in list(engine.texts):
                 engine.end(text)
-            return [(text, error) for text in texts]
+            return [(text, error) for text in self._running]
 
     def _hand_on(self, text: Text, event: Commit | Exception) -> None:
         job = self._running[text]
