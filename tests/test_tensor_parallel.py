@@ -88,7 +88,7 @@ def test_what_cannot_be_loaded_is_said_once() -> None:
 def test_without_torchrun_it_is_said_how() -> None:
     done = hsd("generate", "--tensor-parallel", "x")
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
-    assert "torchrun --nproc-per-node 2 -m hsd_cli generate --tensor-parallel" in done.err
+    assert "torchrun --standalone --nproc-per-node 2 -m hsd_cli generate --tensor-parallel" in done.err
 
 
 @pytest.mark.parametrize("other", [("--quant", "int8"), ("--device-map", "auto"), ("--device", "cpu")])

@@ -60,26 +60,25 @@ def load_together(ranks: Ranks, load: Callable[[], T]) -> T:
 def follow(ranks: Ranks, load: Callable[[], PreTrainedModel]) -> None:
     """What a process does that is not the first one, until that one ends. ``load`` gives it its share of the model.
 
-    Raises ``HsdError`` for failures of its own.
+    Raises ``HsdError`` for what happens to it alone; the first process tells the rest.
     """
-    reader: FollowingModel | None = None
     model: PreTrainedModel | None = None
+    reader: FollowingModel | None = None
     try:
         while (heard := ranks.hear())[0] is not Step.END:
             step, numbers = heard
             if step is Step.LOAD:
-                try:
-                    model = load_together(ranks, load)
-                except HsdError:  # the first process says it
-                    return
+                model = load_together(ranks, load)
             elif step is Step.BEGIN:
                 assert model is not None
                 reader = FollowingModel(model, numbers[0])
             else:
                 assert reader is not None
                 reader.read_along(ranks, *numbers)
+    except HsdError:
+        return
     except torch.OutOfMemoryError as error:
         raise HsdError(f"process {ranks.rank}: {ranks.device} ran out of memory") from error
     except RuntimeError as error:
-        if not about_others(error):  # the first process is gone, and has said why
+        if not about_others(error):
             raise

@@ -38,8 +38,8 @@ class Ranks:
     def __init__(self) -> None:
         if not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= os.environ.keys():
             raise UsageError(
-                "--tensor-parallel is for several processes: torchrun --nproc-per-node 2 -m hsd_cli generate "
-                "--tensor-parallel ..."
+                "--tensor-parallel is for several processes: torchrun --standalone --nproc-per-node 2 -m hsd_cli "
+                "generate --tensor-parallel ..."
             )
         local = int(os.environ["LOCAL_RANK"])
         self.device = torch.device("cpu")
