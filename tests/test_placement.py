@@ -117,8 +117,10 @@ def test_two_ways_to_place_the_target_are_one_too_many() -> None:
 
 def test_without_accelerate_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    with pytest.raises(UsageError, match=r"pip install 'hsd-cli\[multi\]'"):
+    with pytest.raises(UsageError, match=r"--device-map .* pip install 'hsd-cli\[multi\]'"):
         load_model("embedded:target", device_map="auto")
+    with pytest.raises(UsageError, match=r"--tensor-parallel .* pip install 'hsd-cli\[multi\]'"):
+        shared_out("llama", CONFIGS["llama"], 2)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,8 @@ TensorParallel = Annotated[
     bool,
     typer.Option(
         "--tensor-parallel",
-        help="Each process that torchrun starts takes a share of the target's matrices.",
+        help="Each process that torchrun starts takes a share of the target's matrices; needs "
+        "`pip install 'hsd-cli[multi]'`.",
         rich_help_panel=MODELS,
     ),
 ]

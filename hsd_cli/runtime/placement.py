@@ -23,8 +23,7 @@ def in_parts(device_map: str | dict[str, Any]) -> dict[str, Any]:
 
     Raises ``UsageError`` where the package that does it is missing.
     """
-    if find_spec("accelerate") is None:
-        raise UsageError("--device-map needs accelerate: pip install 'hsd-cli[multi]'")
+    _need_accelerate("--device-map")
     return {"device_map": device_map}
 
 
@@ -33,6 +32,7 @@ def shared_out(name: str, config: PreTrainedConfig, processes: int) -> dict[str,
 
     Raises ``HsdError`` for a model that cannot be shared out among that many.
     """
+    _need_accelerate("--tensor-parallel")
     text_config = config.get_text_config(decoder=True)
     if not getattr(text_config, "base_model_tp_plan", None):
         raise HsdError(f"transformers cannot share out a {config.model_type} model; try --device-map auto")
@@ -80,3 +80,8 @@ def _is_in_parts(model: PreTrainedModel) -> bool:
 def _device_map(model: PreTrainedModel) -> dict[str, Any]:
     """Left by accelerate on the models that it has put its hooks into."""
     return getattr(model, "hf_device_map", {})
+
+
+def _need_accelerate(option: str) -> None:
+    if find_spec("accelerate") is None:
+        raise UsageError(f"{option} needs accelerate: pip install 'hsd-cli[multi]'")
