@@ -28,6 +28,7 @@ STAND_INS = {"TARGET": TARGET, "MODEL": TARGET, "ID": TARGET, "DRAFTER": DRAFTER
 # What would take minutes.
 SHORTER = {
     r"--samples \d+": "",
+    r" -n 32 --repeats 2": "",
     "hsd verify": "hsd verify --samples 1 -n 2",
     "hsd bench": "hsd bench --take 1 -n 8",
 }
