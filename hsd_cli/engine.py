@@ -152,18 +152,16 @@ class Engine:
         tokens need not be counted.
         """
         chat = self._target_tokenizer.uses_chat(request.prompt, request.system, request.chat)
-        self._refuse_what_cannot_fit(request.prompt)
+        if self.is_far_too_long(request):
+            raise HsdError(
+                f"the prompt has {_characters(request)} characters and the target's context holds {self.context_size} "
+                "tokens; shorten it"
+            )
         return self._target_tokenizer.render(request.prompt, request.system, chat, request.written)
 
-    def _refuse_what_cannot_fit(self, prompt: Prompt) -> None:
-        """Before it is encoded, which takes long for megabytes. Of a conversation only the last message counts: the
-        others can be left out."""
-        text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
-        if len(text) > max(EASILY_ENCODED, self.context_size * self._target_tokenizer.vocabulary.longest):
-            raise PromptTooLongError(
-                f"the prompt has {len(text)} characters and the target's context holds {self.context_size} tokens; "
-                "shorten it"
-            )
+    def is_far_too_long(self, request: Request) -> bool:
+        """Whether it has so many characters that they cannot fit: to encode megabytes takes long."""
+        return _characters(request) > max(EASILY_ENCODED, self.context_size * self._target_tokenizer.vocabulary.longest)
 
     def forget(self) -> None:
         """Frees both caches: the next text is read from its beginning."""
@@ -319,6 +317,12 @@ class Engine:
             return None
         prompt = tokenizer.render(request.prompt, request.system, chat)
         return Side(self._cached("drafter", self.drafter, capacity), tokenizer.vocabulary, prompt.ids)
+
+
+def _characters(request: Request) -> int:
+    prompt = request.prompt
+    said = [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
+    return sum(map(len, [*said, request.system or ""]))
 
 
 def _placement(loaded: LoadedModel) -> Placement:

@@ -99,21 +99,23 @@ def test_a_prompt_follows_the_text_or_the_template() -> None:
     def prompts(prompt: str | None, template: str | None) -> list[Any]:
         return [
             record.request.prompt if isinstance(record, Record) else record
-            for record in file_records(paths, prompt, template, base, "model")
+            for record in file_records(paths, prompt, template, base, "model", None)
         ]
 
     assert prompts("Summarise.", None) == ["text\n\nSummarise.", "other\n\nSummarise."]
     assert prompts(None, None) == ["text\n\n", "other"]
     assert prompts(None, "{name}: {text}") == ["a.txt: text\n\n", "b.txt: other"]
     assert prompts("End.", "{name}: {text}") == ["a.txt: text\n\nEnd.", "b.txt: other\n\nEnd."]
-    seeds = [record.request.seed for record in file_records(paths, "x", None, base, "m") if isinstance(record, Record)]
+    seeds = [
+        record.request.seed for record in file_records(paths, "x", None, base, "m", None) if isinstance(record, Record)
+    ]
     assert seeds == [derived_seed(3, "a.txt"), derived_seed(3, "d/b.txt")]
 
 
 @pytest.mark.usefixtures("folder")
 def test_a_file_that_cannot_be_read_or_is_empty_is_a_failure_of_its_own() -> None:
     paths = [*files(a_txt="", b_txt="x"), Path("c.txt")]
-    empty, good, missing = file_records(paths, None, None, Request(prompt=""), "model")
+    empty, good, missing = file_records(paths, None, None, Request(prompt=""), "model", None)
     assert empty == Failure("a.txt", 1, "the file is empty")
     assert isinstance(good, Record)
     assert missing == Failure("c.txt", 3, "cannot read it: No such file or directory")

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from hsd_cli.engine import Engine
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.loading import LoadedModel, load_model
 from hsd_cli.runtime.model import CachedModel
+from hsd_cli.vocab.tokenizer import ModelTokenizer, Prompt, Rendered
 from tests.cli import LETTERS, PAIRS, checkpoint
 from tests.test_caches_between_texts import TEMPLATE
 
@@ -160,6 +162,29 @@ def test_a_long_answer_is_granted_a_quarter_of_the_context(forgetful: LoadedMode
     chat.settings = chat.settings.changed("max_new_tokens", "1000")
     assert chat.ask("k" * (48 - 30)).left_out == 0  # 28 tokens were said, 20 are new, 16 are free
     assert chat.ask("k" * (48 - 29)).left_out == 2
+
+
+def test_a_chat_of_megabytes_is_cut_without_being_read_again_and_again(
+    forgetful: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after /load of one that was held with a larger model."""
+    chat = session(forgetful, max_new_tokens=8)
+    chat.conversation.turns = [Turn("k" * 900, "abc"), *[Turn("klm", "abc")] * 3000, Turn("k", "abc")]
+    monkeypatch.setattr("hsd_cli.engine.EASILY_ENCODED", 1000)
+    lengths: list[int] = []
+    render = ModelTokenizer.render
+
+    def note(tokenizer: ModelTokenizer, prompt: Prompt, *rest: Any) -> Rendered:
+        lengths.append(sum(len(message["content"]) for message in prompt if not isinstance(message, str)))
+        return render(tokenizer, prompt, *rest)
+
+    monkeypatch.setattr(ModelTokenizer, "render", note)
+    answer = chat.ask("klm")
+    assert said(answer) == "abcdefgh"
+    assert len(answer.generation.prompt.ids) + 8 <= CONTEXT
+    assert answer.left_out == 2998
+    assert max(lengths) <= 1000
+    assert len(lengths) < 20
 
 
 def test_a_message_that_does_not_fit_alone_is_refused(forgetful: LoadedModel) -> None:

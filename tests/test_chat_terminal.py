@@ -170,7 +170,7 @@ def test_the_history_is_private_from_its_first_line(tmp_path: Path) -> None:
 
 
 def test_a_terminal_that_can_only_write_lines_gets_prompts(capsys: pytest.CaptureFixture[str]) -> None:
-    reader = LineReader(BytesIO(b'hello\n"""a\nb"""\n'), interactive=True)
+    reader = LineReader(BytesIO(b'hello\n"""a\nb"""\n'), interactive=True, repairing=None)
     assert [reader.read(keep=True) for _ in range(2)] == ["hello\n", '"""a\nb"""\n']
     with pytest.raises(EOFError):
         reader.read(keep=True)

@@ -9,6 +9,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from tests.cli import checkpoint, hsd
+from tests.test_caches_between_texts import TEMPLATE
 
 TOKENS = ["a", "b", "c", "\n", " ", "\r", "\x00", "<end>"]
 
@@ -73,6 +74,25 @@ def test_bytes_that_are_no_text_are_refused_with_strict(model: str, tmp_path: Pa
     assert hsd(*command, "-q", "-", stdin=b"a").code == 0
 
 
+def test_each_file_that_is_no_text_is_told_of(model: str, tmp_path: Path) -> None:
+    for name, content in {"1": b"a\xffb", "2": b"ab", "3": b"\xe4b"}.items():
+        (tmp_path / name).write_bytes(content)
+    command = ("generate", "--no-stats", "-t", model, "-n", 1, "-f", tmp_path / "[1-3]", "--template", "{text}")
+    done = hsd(*command, "-o", tmp_path / "out")
+    assert (done.code, done.out) == (0, "")
+    replaced = "not valid UTF-8; what cannot be read is replaced by \ufffd"
+    assert done.err == "".join(f"hsd: {tmp_path / name}: {replaced}\n" for name in "13")
+    assert hsd(*command, "-q").err == ""
+
+
+def test_lines_of_a_chat_that_are_no_text_are_told_of_once(model: str) -> None:
+    command = ("chat", "--no-stats", "--no-history", "-t", model, "-n", 1)
+    done = hsd(*command, stdin=b"a\xffb\nab\n\xff\n")
+    assert (done.code, done.out.count("\n")) == (0, 3)
+    assert done.err.count("hsd: a line is not valid UTF-8; what cannot be read is replaced by \ufffd\n") == 1
+    assert "UTF-8" not in hsd(*command, "-q", stdin=b"a\xffb\n").err
+
+
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The lengths of all texts that tokenizers are given from now on."""
     lengths: list[int] = []
@@ -97,6 +117,11 @@ def test_a_prompt_of_megabytes_is_refused_before_it_is_encoded(
     records = tmp_path / "records.jsonl"
     records.write_text(json.dumps({"prompt": file.read_text()}) + "\n")
     assert json.loads(hsd("generate", "-q", "-t", model, "-i", records).out)["error"] == reason
+    said = [{"role": "user", "content": file.read_text()[: 1 << 20]}, {"role": "assistant", "content": "a"}] * 5
+    records.write_text(json.dumps({"messages": [*said, {"role": "user", "content": "a"}]}) + "\n")
+    chatty = checkpoint(tmp_path / "chatty", TOKENS, context=32, chat_template=TEMPLATE)
+    refused = json.loads(hsd("generate", "-q", "-t", chatty, "-i", records).out)["error"]
+    assert refused == reason.replace("10000000", str(5 * (1 << 20) + 6))
     assert lengths == []
     assert hsd("generate", "-q", "-t", model, "-n", 1, "ab").code == 0
     assert lengths == [2]  # so that they would have been counted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,23 +29,34 @@ def fill(template: str, text: str, name: str) -> str:
 
 
 def file_records(
-    files: Sequence[Path], prompt: str | None, template: str | None, base: Request, target: str, strict: bool = False
+    files: Sequence[Path],
+    prompt: str | None,
+    template: str | None,
+    base: Request,
+    target: str,
+    repairing: Callable[[str], None] | None,
 ) -> Iterator[Record | Failure]:
     """A record for each file: the template filled in, and what follows it: a blank line and the prompt.
 
-    Without a template the file's text takes its place. Files are read one by one, as bytes that are UTF-8, or
-    nearly unless ``strict``. With a seed each file has its own, by its name.
+    Without a template the file's text takes its place. Files are read one by one. What is no UTF-8 in them is replaced
+    after ``repairing`` was told the file's name; without it the file fails. With a seed each file has its own, by its
+    name.
     """
     for number, path in enumerate(files, 1):
         name = str(path)
         try:
-            text = path.read_bytes().decode("utf-8-sig", "strict" if strict else "replace")
-        except UnicodeDecodeError:
-            yield Failure(name, number, "not valid UTF-8; convert it, as with iconv, or leave --strict out")
-            continue
+            data = path.read_bytes()
         except OSError as error:
             yield Failure(name, number, f"cannot read it: {error.strerror}")
             continue
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            if repairing is None:
+                yield Failure(name, number, "not valid UTF-8; convert it, as with iconv, or leave --strict out")
+                continue
+            repairing(name)
+            text = data.decode("utf-8-sig", "replace")
         filled = text if template is None else fill(template, text, path.name)
         parts = [filled.rstrip("\n"), prompt] if prompt else [filled]
         given = "\n\n".join(part for part in parts if part)

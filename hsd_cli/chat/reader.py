@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -39,15 +39,15 @@ class Reader(Protocol):
 
 
 class LineReader:
-    """Lines from a pipe, or from a terminal that can do no more; what is no UTF-8 is replaced, or ``strict`` about it.
+    """Lines from a pipe, or from a terminal that can do no more.
 
-    Then ``read`` raises ``HsdError``.
+    What is no UTF-8 is replaced after ``repairing`` was called; without it ``read`` raises ``HsdError``.
     """
 
-    def __init__(self, lines: BinaryIO, interactive: bool, strict: bool = False) -> None:
+    def __init__(self, lines: BinaryIO, interactive: bool, repairing: Callable[[], None] | None) -> None:
         self.interactive = interactive
         self._lines = lines
-        self._strict = strict
+        self._repairing = repairing
 
     def read(self, keep: bool) -> str:
         text = self._line(PROMPT)
@@ -64,10 +64,16 @@ class LineReader:
         if self.interactive:
             sys.stderr.write(prompt)
             sys.stderr.flush()
+        line = self._lines.readline()
         try:
-            return self._lines.readline().decode("utf-8-sig", "strict" if self._strict else "replace")
+            return line.decode("utf-8-sig")
         except UnicodeDecodeError:
-            raise HsdError("the line is not valid UTF-8; convert it, as with iconv, or leave --strict out") from None
+            if self._repairing is None:
+                raise HsdError(
+                    "the line is not valid UTF-8; convert it, as with iconv, or leave --strict out"
+                ) from None
+            self._repairing()
+            return line.decode("utf-8-sig", "replace")
 
 
 class TerminalReader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Generator
 from time import perf_counter
 
@@ -66,17 +67,21 @@ class Session:
         """The request, and how many turns it leaves out: none more, or so many that the next turns will fit too."""
         size = self.engine.context_size
         limit = size - min(self.settings.max_new_tokens, int(size * MOST_ROOM))
-        request = self._request(self.conversation.before(turns, left_out), question)
-        length = len(self.engine.render(request).ids)
-        if length > limit:
+
+        def request(left_out: int) -> Request:
+            return self._request(self.conversation.before(turns, left_out), question)
+
+        def fits(left_out: int) -> bool:
+            asked = request(left_out)
+            return not self.engine.is_far_too_long(asked) and len(self.engine.render(asked).ids) <= limit
+
+        if not fits(left_out):
             limit -= int(size * MOST_ROOM)  # each turn that is left out has the rest read anew: not every time
-        while length > limit and left_out < turns:
-            left_out += 1
-            request = self._request(self.conversation.before(turns, left_out), question)
-            length = len(self.engine.render(request).ids)
+            left_out += bisect_left(range(left_out, turns), True, key=fits)
+        length = len(self.engine.render(request(left_out)).ids)
         if length >= size:
             raise HsdError(f"the message does not fit: {length} tokens, and the context holds {size}; shorten it")
-        return request, left_out
+        return request(left_out), left_out
 
     def _request(self, said: Conversation, question: str) -> Request:
         settings = self.settings

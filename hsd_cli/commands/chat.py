@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,8 +14,8 @@ import typer
 from hsd_cli.commands import options
 from hsd_cli.commands.acquire import ensure_downloaded
 from hsd_cli.commands.interrupts import leaving_at_once
-from hsd_cli.commands.models import ModelOptions
-from hsd_cli.commands.prompts import valid
+from hsd_cli.commands.models import ModelOptions, say
+from hsd_cli.commands.prompts import REPAIRED, valid
 from hsd_cli.commands.recommended import say_recommended
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UsageError
@@ -152,7 +153,9 @@ def chat(
         history=history and os.environ.get("HSD_NOHISTORY", "") in ("", "0"),
     )
     with leaving_at_once():
-        reader = _reader(settings.history, strict)  # what is wrong with its history need not wait for the weights
+        reader = _reader(
+            settings.history, strict, quiet
+        )  # what is wrong with its history need not wait for the weights
     engine = models.load(quiet)
     if not quiet:
         say_recommended(ctx, engine.target)
@@ -182,7 +185,7 @@ def _earlier(resume: bool, load: Path | None) -> tuple[Conversation, dict[str, s
     return None if file is None else transcript.load(file)
 
 
-def _reader(history: bool, strict: bool) -> Reader:
+def _reader(history: bool, strict: bool, quiet: bool) -> Reader:
     """A line editor if somebody sits at a terminal."""
     from prompt_toolkit.utils import is_dumb_terminal
 
@@ -190,11 +193,17 @@ def _reader(history: bool, strict: bool) -> Reader:
     from hsd_cli.chat.transcript import history_folder
 
     if sys.stdin is None:
-        return LineReader(BytesIO(), interactive=False)
+        return LineReader(BytesIO(), interactive=False, repairing=None)
     interactive = sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())
     if interactive and not is_dumb_terminal():
         return TerminalReader(PrivateHistory(history_folder() / "history", history))
-    return LineReader(sys.stdin.buffer, interactive, strict)
+
+    @cache  # said once
+    def repairing() -> None:
+        if not quiet:
+            say(f"a line is {REPAIRED}")
+
+    return LineReader(sys.stdin.buffer, interactive, None if strict else repairing)
 
 
 def _load_drafter(models: ModelOptions, name: str, quiet: bool) -> LoadedModel:

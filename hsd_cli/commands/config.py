@@ -9,7 +9,9 @@ import typer
 
 from hsd_cli.commands import suggestions
 from hsd_cli.commands.configured import PAIR, Configuration, converted, find_option, known_options
+from hsd_cli.config.keys import split_key
 from hsd_cli.config.location import config_path
+from hsd_cli.decoding.settings import SAMPLING, SamplingSettings
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.ui.terminal import visible
 
@@ -99,6 +101,7 @@ def set_value(
     `hsd config set pairs.code.draft embedded:drafter`
     """
     native = converted(ctx, known_options(ctx), key, value)
+    _check_bounds(key, native)
 
     from hsd_cli.config.file import ConfigFile
 
@@ -106,6 +109,16 @@ def set_value(
     if key == PAIR and value not in file.pairs:
         raise UsageError(f"no pair {value!r} in the file yet; begin with `hsd config set pairs.{value}.target MODEL`")
     file.set(key, native)
+
+
+def _check_bounds(key: str, value: Any) -> None:
+    """Raises ``UsageError``, as commands would: of sampling settings the options know the type alone."""
+    name = split_key(key)[-1]
+    if (field := name.replace("-", "_")) in SAMPLING:
+        try:
+            SamplingSettings(**{field: value})
+        except UsageError as error:
+            raise UsageError(str(error).replace(f"--{name}", key)) from None
 
 
 @config.command(name="unset")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hsd_cli.commands.many_texts import Writer, write_many
 from hsd_cli.commands.models import say
+from hsd_cli.commands.prompts import REPAIRED
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.ui.output import Output, write_whole
 from hsd_cli.ui.terminal import escape
@@ -65,8 +66,12 @@ def generate_each(
             elif not isinstance(outcome, Failure):
                 write(str(outcome.id), outcome.json() if as_json else outcome.text)
 
+        def repairing(name: str) -> None:
+            if not quiet:
+                say(f"{name}: {REPAIRED}")
+
         failures = write_many(
-            file_records(paths, prompt, template, base, target, strict),
+            file_records(paths, prompt, template, base, target, None if strict else repairing),
             put,
             start,
             survey=Survey(len(paths), 0, len(paths)),

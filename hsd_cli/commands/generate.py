@@ -18,7 +18,7 @@ from hsd_cli.commands.many_texts import one_by_one
 from hsd_cli.commands.models import ModelOptions, say
 from hsd_cli.commands.on_cluster import on_cluster
 from hsd_cli.commands.one_text import Display, write_text
-from hsd_cli.commands.prompts import read_prompt, valid
+from hsd_cli.commands.prompts import REPAIRED, read_prompt, valid
 from hsd_cli.commands.recommended import say_recommended
 from hsd_cli.commands.tensor_parallel import take_part
 from hsd_cli.decoding.settings import SamplingSettings
@@ -296,7 +296,7 @@ def generate(
         return
     with Output(place) as sink, nullcontext() if report is None else Output(report) as page:
         if text != given and not quiet:
-            say("the prompt is not valid UTF-8; what cannot be read is replaced by \ufffd")
+            say(f"the prompt is {REPAIRED}")
         engine = load()
 
         from hsd_cli.ui.live import LiveDisplay, can_be_live

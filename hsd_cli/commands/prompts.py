@@ -9,6 +9,8 @@ from pathlib import Path
 from hsd_cli.batch.paths import expand
 from hsd_cli.errors import HsdError
 
+REPAIRED = "not valid UTF-8; what cannot be read is replaced by \ufffd"
+
 
 def read_prompt(prompt: str | None, files: Sequence[Path]) -> str:
     """Standard input (piped, or asked for by ``-``), then the files, then the argument; a blank line between them.
