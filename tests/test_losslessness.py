@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from functools import cache
 
 import pytest
@@ -109,7 +108,6 @@ def test_a_draft_may_end_where_its_own_tokens_are_unlikely(vocabularies: str, al
     assert largest_difference(iteration_law(pair, algorithm, settings), exact_law(pair, settings, 3)) < 1e-6
 
 
-@dataclass
 class NarrowPair(TinyPair):
     """The target's memory is too small for more than two tokens at once."""
 
