@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,11 +48,14 @@ def join(address: str | None) -> None:
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):  # the others write Ray's files
             handler.setLevel(logging.CRITICAL)
+    told_to_end = signal.getsignal(signal.SIGTERM)
     try:
         with _silence():
             ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
     except (OSError, RuntimeError, ValueError) as error:
         raise HsdError(f"cannot join a Ray cluster: {' '.join(str(error).split())}") from error
+    finally:
+        signal.signal(signal.SIGTERM, told_to_end)  # Ray has a handler of its own, and an exit code
 
 
 def workers(nodes: Sequence[Mapping[str, Any]], cpus: int | None, on_gpus: bool) -> Workers:
