@@ -406,6 +406,7 @@ def test_an_interrupt_stops_both_threads() -> None:
     duo.target.before_pass = interrupted
     with pytest.raises(KeyboardInterrupt):
         list(duo.commits(rejections(), 30))
+    assert over.is_set()
     assert not drafters_at_work()
 
 

@@ -134,11 +134,11 @@ def test_what_is_learned_of_a_guess_that_came_true() -> None:
 def test_what_is_learned_of_a_guess_that_did_not() -> None:
     rhythm = rhythm_of(0.01)
     drafted(rhythm, 0, 3)
-    drafted(rhythm, 4, 5, learned=3)
+    drafted(rhythm, 4, 1, learned=3)
     rhythm.settle(2, upheld=False)
     assert acceptance(rhythm) == acceptance_after()
-    drafted(rhythm, 0, 3, learned=1)  # of the first draft; nothing became of the second
-    assert acceptance(rhythm) == acceptance_after((3, 1))
+    drafted(rhythm, 0, 3, learned=2)  # of the first draft; nothing became of the second
+    assert acceptance(rhythm) == acceptance_after((3, 2))
 
 
 def test_behind_nothing_a_guess_says_what_became_of_the_draft_before() -> None:
@@ -149,3 +149,13 @@ def test_behind_nothing_a_guess_says_what_became_of_the_draft_before() -> None:
     drafted(rhythm, 1, 2, learned=0)  # the target goes on at once, over its own token
     rhythm.settle(1, upheld=True)
     assert acceptance(rhythm) == acceptance_after((3, 0))
+
+
+def test_nothing_is_learned_twice() -> None:
+    rhythm = rhythm_of(0.01)
+    drafted(rhythm, 0, 3)
+    drafted(rhythm, 4, 2, learned=3)
+    rhythm.settle(4, upheld=True)
+    drafted(rhythm, 2, 2)  # behind a text that says nothing of the draft before
+    rhythm.settle(2, upheld=True)
+    assert acceptance(rhythm) == acceptance_after((3, 3))
