@@ -27,10 +27,10 @@ psutil = pytest.importorskip("psutil")
 # Ray Data warns of settings that it reads itself.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 
-RECORDS = 60
+RECORDS = 40
 LIMIT = 180.0  # seconds until waiting is given up
 OBJECTS = 80 * 1024 * 1024  # bytes of shared memory for each node
-SAMPLED = ["-n", "150", "--temperature", "1", "--seed", "7", "-a", "lookup"]
+SAMPLED = ["-n", "120", "--temperature", "1", "--seed", "7", "-a", "lookup"]
 
 
 class Nodes:
@@ -126,7 +126,7 @@ def test_a_worker_and_a_node_are_killed_and_every_record_comes_out_once_as_from_
     assert outcomes(output.read_text()) == alone
     first, sums, failed = err.decode().splitlines()  # and nothing of Ray's
     assert first == "hsd: 3 workers, each with 1 CPU and a pair of its own"
-    assert sums.startswith(f"hsd: {RECORDS} texts · {150 * RECORDS} tokens in ")
+    assert sums.startswith(f"hsd: {RECORDS} texts · {120 * RECORDS} tokens in ")
     assert failed.startswith(
         f"hsd: 1 of {RECORDS + 1} records failed; the first, in line {RECORDS + 1}: prompt must be"
     )

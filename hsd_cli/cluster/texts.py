@@ -10,9 +10,10 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import ceil
 
 import ray
-from ray.data import ActorPoolStrategy, DataContext, from_items
+from ray.data import ActorPoolStrategy, DataContext, Dataset, from_items
 
 from hsd_cli.batch.records import Failure, Record, RecordId
 from hsd_cli.batch.results import Result
@@ -23,6 +24,7 @@ from hsd_cli.errors import HsdError
 
 IN_A_BLOCK = 4  # records that a worker is handed at a time, and that are written again if it dies
 BLOCKS = 2  # for each worker at least, where there are few records
+MOST_BLOCKS = 20_000  # each costs this process some milliseconds, and 13 kB
 
 
 def write_texts_on(
@@ -36,37 +38,50 @@ def write_texts_on(
 
     Raises ``HsdError`` where a worker cannot load its pair, or the cluster fails.
     """
-    waiting: dict[int, Record] = {}
+    waiting: list[Record] = []
     for record in records:
         if isinstance(record, Failure):
             yield record
         elif record.id not in finished:
-            waiting[record.line] = record
+            waiting.append(record)
+    if not waiting:
+        return
+    lines = {record.line for record in waiting}
     with _failures_of_ray():
-        for outcome in _outcomes(workers, load, list(waiting.values()), run_seed):
-            if waiting.pop(outcome.line, None) is not None:  # else it was written twice
+        written = _written(_blocks(waiting, workers.number), workers, load, run_seed)
+        waiting.clear()  # they are in the cluster's memory
+        for outcome in _outcomes(written):
+            if outcome.line in lines:  # else it was written twice
+                lines.remove(outcome.line)
                 yield outcome
-    if waiting:
-        raise HsdError(f"{len(waiting)} records did not come back from the cluster; the same command writes them")
+    if lines:
+        raise HsdError(f"{len(lines)} records did not come back from the cluster; the same command writes them")
 
 
-def _outcomes(
-    workers: Workers, load: Callable[[], Engine], records: Sequence[Record], run_seed: int | None
-) -> Iterator[Result | Failure]:
-    """As Ray Data brings them: at least once, while workers come and go."""
+def _blocks(records: Sequence[Record], workers: int) -> list[dict[str, bytes]]:
+    size = min(IN_A_BLOCK, len(records) // (BLOCKS * workers))
+    size = max(size, ceil(len(records) / MOST_BLOCKS))
+    return [{"records": pickle.dumps(records[at : at + size])} for at in range(0, len(records), size)]
+
+
+def _written(
+    blocks: list[dict[str, bytes]], workers: Workers, load: Callable[[], Engine], run_seed: int | None
+) -> Dataset:
     DataContext.get_current().enable_progress_bars = False
     tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote()
-    size = max(1, min(IN_A_BLOCK, len(records) // (BLOCKS * workers.number)))
-    rows = [{"records": pickle.dumps(records[at : at + size])} for at in range(0, len(records), size)]
-    written = from_items(rows, override_num_blocks=len(rows)).map_batches(
+    return from_items(blocks, override_num_blocks=len(blocks)).map_batches(
         Worker,
         fn_constructor_args=(load, run_seed, tries),
-        batch_size=1,  # a task for each row; an actor has one in work and one in waiting
+        batch_size=1,  # a task for each block; a worker has one in work and one in waiting
         # No least number: workers whose nodes went away must not keep those that are left from ending.
-        compute=ActorPoolStrategy(min_size=1, initial_size=min(workers.number, len(rows))),
+        compute=ActorPoolStrategy(min_size=1, initial_size=min(workers.number, len(blocks))),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus or None,
     )
+
+
+def _outcomes(written: Dataset) -> Iterator[Result | Failure]:
+    """As Ray Data brings them: at least once, while workers come and go."""
     for block in written.iter_batches(batch_size=None, prefetch_batches=0):
         for outcomes in map(pickle.loads, block["outcomes"]):
             if isinstance(outcomes, Collapse):
