@@ -17,12 +17,14 @@ from types import TracebackType
 
 CLIENT = """\
 #!{python} -IS
-import json, os, socket, sys
+import json, os, signal, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
     request = json.dumps([sys.argv, dict(os.environ), os.getcwd()]).encode()
     socket.send_fds(server, [len(request).to_bytes(4, "big")], [0, 1, 2])
     server.sendall(request)
+    fork = int.from_bytes(server.recv(4), "big")
+    signal.signal(signal.SIGTERM, lambda number, _: os.kill(fork, number))
     sys.exit(int.from_bytes(server.recv(1) or b"\\1", "big"))
 """
 
@@ -91,6 +93,7 @@ def run(client: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    client.sendall(os.getpid().to_bytes(4, "big"))
     code: object = 1
     try:
         main()

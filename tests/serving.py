@@ -57,12 +57,14 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.process.poll() is None:
+        runs = self.process.poll() is None
+        if runs:
             self.process.send_signal(signal.SIGTERM if error is None else signal.SIGKILL)
-        self.wait()
+        code = self.wait()
         os.close(self._heard)
         if error is None:
             assert "Traceback" not in self.said, self.said
+            assert not runs or code == 0
 
     def wait(self) -> int:
         """The exit code, once all is said."""

@@ -22,6 +22,8 @@ LIGHT = [
     ["chat", "--continue", "--load", "x"],
     ["vocab-diff", "--help"],
     ["export", "--help"],
+    ["serve", "--help"],
+    ["serve", "--port", "0", "--host", "0.0.0.0"],
     ["export", "-t", "some/model", "--engine", "vllm"],
     ["generate", ""],
     ["generate", "-n", "0", "x"],

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ SHORTER = {
     r" -n 32 --repeats 2": "",
     "hsd verify": "hsd verify --samples 1 -n 2",
     "hsd bench": "hsd bench --take 1 -n 8",
+    "hsd serve": "hsd serve --port 0",
 }
 
 
@@ -118,6 +120,12 @@ def test_the_example_runs(line: str, place: Place) -> None:
             terminal.wait_for("?")
             terminal.send(TYPED[line])
             assert terminal.wait() == 0, terminal.text
+    elif "hsd serve" in line:  # until it is told to end
+        with subprocess.Popen(shell, cwd=place.home, env=place.environment, stderr=subprocess.PIPE) as serving:
+            assert serving.stderr is not None
+            said = list(takewhile(lambda line: b"serving" not in line, serving.stderr))
+            serving.terminate()
+            assert serving.wait(60) == 0, said
     else:
         done = subprocess.run(
             shell, input=b"abc\n", cwd=place.home, env=place.environment, capture_output=True, timeout=120

@@ -34,11 +34,10 @@ def serve(app: FastAPI, listening: socket.socket, worker: Worker, grace: float, 
         timeout_graceful_shutdown=grace,  # type: ignore[arg-type]
     )
     server = uvicorn.Server(config)
-    # The server hands the signals on when it has ended; by then all is done.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, server.handle_exit)
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, server.handle_exit)
+    listening.listen()
 
     async def life() -> int:
         on_ready()
