@@ -81,7 +81,7 @@ def test_the_prediction_follows_from_the_sizes() -> None:
 
 
 def test_the_table_answers_the_question() -> None:
-    result = shell_hsd("plan", *EMBEDDED)
+    result = hsd("plan", *EMBEDDED)
     assert (result.code, result.err) == (0, "")
     for words in ("5.66 M", "787 k", "share of text", "22.6 MB", "both fit", "break even", "slrs", "(1 - a^(g+1))"):
         assert words in result.out
