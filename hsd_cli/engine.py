@@ -33,6 +33,7 @@ from hsd_cli.planner.selection import make_drafter, make_parallel_drafter
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.device import out_of_memory
 from hsd_cli.runtime.joint import JointPasses
+from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 from hsd_cli.runtime.loading import LoadedModel
 from hsd_cli.runtime.model import CachedModel, context_size_of
 from hsd_cli.vocab.tokenizer import ModelTokenizer, Prompt, Rendered
@@ -175,7 +176,8 @@ class Engine:
         if self._commits is not None:
             self._commits.close()
         try:
-            return self._begin(request)
+            with naming_lack_of_memory():
+                return self._begin(request)
         except torch.OutOfMemoryError:
             self.forget()
             raise out_of_memory(self.target.model.device) from None
@@ -201,6 +203,7 @@ class Engine:
             self._lose_drafter(error)
             statistics.drafter_failure = self.drafter_failure
 
+        @naming_lack_of_memory()
         def put_together() -> tuple[Drafter, Side | None, DraftingRhythm | None]:
             side = self._drafter_side(request, chat, capacity)
             if request.parallel and side is not None:  # two threads share neither random numbers nor a clock
@@ -290,7 +293,8 @@ class Engine:
     def _forgetting_on_failure(self, commits: Generator[Commit]) -> Generator[Commit]:
         """A failure in the middle of a pass (Ctrl-C, no memory) may leave a cache that belongs to no text."""
         try:
-            yield from commits
+            with naming_lack_of_memory():
+                yield from commits
         except GeneratorExit:
             raise
         except torch.OutOfMemoryError:

@@ -16,6 +16,7 @@ from hsd_cli.planner.record import KINDS, Kind
 from hsd_cli.planner.selection import candidates
 from hsd_cli.planner.verdict import too_large
 from hsd_cli.runtime.device import out_of_memory
+from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 from hsd_cli.runtime.loading import LoadedModel, load_model
 
 
@@ -34,9 +35,10 @@ class PlanMeasurer:
             return plan
         target, drafter = plan.placements
         try:
-            self._target = self._target or self._load(target)
-            engine = Engine(self._target, self._load(drafter))
-            record = measure_pair(engine, _algorithms(plan), self._prompts, self._on_step)
+            with naming_lack_of_memory():
+                self._target = self._target or self._load(target)
+                engine = Engine(self._target, self._load(drafter))
+                record = measure_pair(engine, _algorithms(plan), self._prompts, self._on_step)
         except torch.OutOfMemoryError:
             raise out_of_memory(target.device) from None
         self._on_step("remembering")

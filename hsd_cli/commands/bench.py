@@ -197,11 +197,13 @@ def _measured(bench: Bench, quiet: bool) -> BenchReport:
     from rich.text import Text
 
     from hsd_cli.runtime.device import out_of_memory
+    from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 
     # Shown on terminals only, and gone afterwards.
     with Console(stderr=True, quiet=quiet).status("") as status:
         try:
-            bench.run(lambda words: status.update(Text(escape(words.encode(errors="surrogateescape")))))
+            with naming_lack_of_memory():
+                bench.run(lambda words: status.update(Text(escape(words.encode(errors="surrogateescape")))))
         except KeyboardInterrupt:
             pass
         except torch.OutOfMemoryError:

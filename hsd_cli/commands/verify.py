@@ -95,6 +95,7 @@ def verify(
     from hsd_cli.bench.lossless.pair import Plan
     from hsd_cli.engine import Engine
     from hsd_cli.runtime.device import out_of_memory
+    from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
     from hsd_cli.runtime.loading import load_model
     from hsd_cli.ui.verify_table import print_verification
 
@@ -116,7 +117,8 @@ def verify(
         remember_role(target, "target")
         remember_role(drafter, "drafter")
         try:
-            report = verify_pair(engine, plan, status.update)
+            with naming_lack_of_memory():
+                report = verify_pair(engine, plan, status.update)
         except torch.OutOfMemoryError:
             raise out_of_memory(engine.target.model.device) from None
     if as_json:

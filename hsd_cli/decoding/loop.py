@@ -18,6 +18,7 @@ from hsd_cli.drafting.protocol import Draft, Drafter
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.device import upload
+from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 from hsd_cli.runtime.model import LanguageModel
 
 PLAIN = "ar"  # what an iteration without a draft is
@@ -133,7 +134,8 @@ def _catch_up(target: LanguageModel, text: Sequence[int], lose_drafter: Callable
     """Has the target read all of ``text`` but the last token."""
     while unread := text[target.length : -1]:
         try:
-            target.prefill(unread)
+            with naming_lack_of_memory():
+                target.prefill(unread)
         except torch.OutOfMemoryError as error:
             if not lose_drafter(error):
                 raise
@@ -163,6 +165,7 @@ def _verify_what_fits(
         _catch_up(target, text, lose_drafter)
 
 
+@naming_lack_of_memory()
 def _verify(
     target: LanguageModel,
     draft: Draft,

@@ -13,6 +13,7 @@ import torch
 from greenlet import getcurrent, greenlet
 
 from hsd_cli.runtime.dense import DenseDecoder, Reading
+from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 
 MOST_TOKENS = 2048  # of a pass over several texts: bounds the memory that its activations take
 
@@ -89,9 +90,10 @@ def _first_few(waiting: list[Waiting]) -> list[Waiting]:
 
 def _read_together(decoder: DenseDecoder, group: Sequence[Waiting]) -> list[torch.Tensor | torch.OutOfMemoryError]:
     try:
-        if len(group) == 1:
-            return [group[0].alone()]
-        return list(decoder.logits([each.reading for each in group]))
+        with naming_lack_of_memory():
+            if len(group) == 1:
+                return [group[0].alone()]
+            return list(decoder.logits([each.reading for each in group]))
     except torch.OutOfMemoryError as error:
         for each in group:
             each.reading.cache.rollback(each.reading.start)  # some layers have read it

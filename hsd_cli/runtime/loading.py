@@ -26,6 +26,7 @@ from hsd_cli.models.locate import weights_source
 from hsd_cli.runtime.device import resolve_device, resolve_dtype
 from hsd_cli.runtime.following import LeadingModel
 from hsd_cli.runtime.joint import JointPasses
+from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 from hsd_cli.runtime.model import CachedModel
 from hsd_cli.runtime.packing import pack
 from hsd_cli.runtime.placement import in_parts, is_whole, shared_out
@@ -96,32 +97,34 @@ def load_model(
     source = weights_source(name, trust_remote_code)
     _silence_transformers()
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-        loader = model_class(name, config)
-        loaded: Any = loader.from_pretrained(
-            source,
-            config=config,
-            dtype=number,
-            output_loading_info=True,
-            trust_remote_code=trust_remote_code,
-            **_quantized(name, config, quantization, where, number),
-            **({} if device_map is None else in_parts(device_map)),
-            **({} if ranks is None else shared_out(name, config, ranks.size)),
-            **_attention(attention, where, number),
-        )
-        model, report = loaded
-        if missing := sorted(report["missing_keys"]):  # the library would fill them with random numbers
-            raise HsdError(f"{name!r} lacks {len(missing)} of its weights ({missing[0]}, ...); download it again")
-        if device_map is None and ranks is None and quantization_method(model.config) is None:
-            model.to(where)  # quantized weights were made where they are to stay
-        model.eval()
-        if packed and where.type == "cpu" and is_whole(model):
-            pack(model)
-        if loader is AutoModelForMultimodalLM or not type(model).__module__.startswith("transformers."):
-            _try_on_text(name, model)
+        with naming_lack_of_memory():
+            config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+            loader = model_class(name, config)
+            loaded: Any = loader.from_pretrained(
+                source,
+                config=config,
+                dtype=number,
+                output_loading_info=True,
+                trust_remote_code=trust_remote_code,
+                **_quantized(name, config, quantization, where, number),
+                **({} if device_map is None else in_parts(device_map)),
+                **({} if ranks is None else shared_out(name, config, ranks.size)),
+                **_attention(attention, where, number),
+            )
+            model, report = loaded
+            if missing := sorted(report["missing_keys"]):  # the library would fill them with random numbers
+                raise HsdError(f"{name!r} lacks {len(missing)} of its weights ({missing[0]}, ...); download it again")
+            if device_map is None and ranks is None and quantization_method(model.config) is None:
+                model.to(where)  # quantized weights were made where they are to stay
+            model.eval()
+            if packed and where.type == "cpu" and is_whole(model):
+                pack(model)
+            if loader is AutoModelForMultimodalLM or not type(model).__module__.startswith("transformers."):
+                _try_on_text(name, model)
     except torch.OutOfMemoryError:
         raise HsdError(
-            f"{name!r} does not fit into the memory of {where}; try --device cpu or a smaller model"
+            f"{name!r} does not fit into the memory of {where}; try "
+            + ("--quant int8 or a smaller model" if where.type == "cpu" else "--device cpu or a smaller model")
         ) from None
     except HsdError:
         raise

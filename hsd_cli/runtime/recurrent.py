@@ -39,6 +39,7 @@ class Replay:
         self._text = torch.empty(0, dtype=torch.int64, device=device)
         self._snapshots: deque[Snapshot] = deque(maxlen=SNAPSHOTS)
         self.position = 0
+        self._is_whole = True  # false in a pass, and after one that failed: some layers have read what others have not
         self.one_by_one = False  # whether the model can read several tokens only at a text's beginning
 
     def passes(self, ids: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -52,15 +53,18 @@ class Replay:
                     self._snapshots.append(
                         Snapshot(self.position, [state.clone() for state in self._cache.recurrent_states])
                     )
+                self._is_whole = False
                 yield piece
+                self._is_whole = True
                 self.position += len(piece)
 
     @torch.inference_mode()
     def rollback(self, length: int) -> None:
         """Forgets every token from ``length`` on."""
         self._text = self._text[:length]
-        if length >= self.position:
+        if length >= self.position and self._is_whole:
             return
+        self._is_whole = True
         while self._snapshots and self._snapshots[-1].position > length:
             self._snapshots.pop()
         self.position = self._snapshots[-1].position if self._snapshots else 0
