@@ -31,8 +31,8 @@ TEMPLATE = "{% for message in messages %}{{ message['role'][0] }}{{ message['con
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """The embedded pair, four texts at a time, for this machine alone."""
-    with Server("--batch-size", 4, "--max-new-tokens", 200) as running:
+    """The embedded pair, four texts at a time, for this machine alone. It drafts whether that pays or not."""
+    with Server("--batch-size", 4, "--max-new-tokens", 200, "-a", "slem", "--lookahead", 4) as running:
         yield running
 
 

@@ -39,7 +39,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def test_a_text_comes_with_its_origins_and_figures(browser: Browser) -> None:
     run = json.loads(hsd("generate", "-q", "--json", "-n", 60, PROMPT).out)
-    with Server(fork=True) as server:
+    with Server("-a", "slem", "--lookahead", 4, fork=True) as server:
         browser.open(server.url)
         browser.wait_for("document.title === 'hsd: embedded:target'")
         browser.type_into("prompt", PROMPT)
