@@ -11,6 +11,7 @@ from transformers import (
     BambaConfig,
     BertConfig,
     BloomConfig,
+    CLIPVisionConfig,
     CodeGenConfig,
     Cohere2Config,
     CohereConfig,
@@ -21,10 +22,12 @@ from transformers import (
     FalconH1Config,
     FalconMambaConfig,
     Gemma2Config,
+    Gemma3Config,
     Gemma3nTextConfig,
     Gemma3TextConfig,
     GemmaConfig,
     Glm4Config,
+    Glm4vConfig,
     GlmConfig,
     GPT2Config,
     GPTBigCodeConfig,
@@ -34,14 +37,18 @@ from transformers import (
     GraniteConfig,
     GraniteMoeConfig,
     GraniteMoeHybridConfig,
+    InternVLConfig,
     JambaConfig,
     Lfm2Config,
+    Lfm2VlConfig,
     Llama4TextConfig,
     LlamaConfig,
+    LlavaConfig,
     Mamba2Config,
     MambaConfig,
     MiniMaxConfig,
     Ministral3Config,
+    Mistral3Config,
     MistralConfig,
     MixtralConfig,
     MptConfig,
@@ -52,29 +59,37 @@ from transformers import (
     OlmoeConfig,
     OpenAIGPTConfig,
     OPTConfig,
+    PaliGemmaConfig,
     Phi3Config,
     PhiConfig,
+    PixtralVisionConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    Qwen2_5_VLConfig,
     Qwen2Config,
+    Qwen2VLConfig,
     Qwen3_5TextConfig,
     Qwen3Config,
     Qwen3MoeConfig,
     Qwen3NextConfig,
+    Qwen3VLConfig,
     RecurrentGemmaConfig,
     RobertaConfig,
     RwkvConfig,
     SeedOssConfig,
+    SiglipVisionConfig,
     SmolLM3Config,
+    SmolVLMConfig,
     StableLmConfig,
     Starcoder2Config,
     T5Config,
     T5ForConditionalGeneration,
+    VoxtralConfig,
     XGLMConfig,
     XLMConfig,
 )
-from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
+from hsd_cli.runtime.loading import model_class
 from hsd_cli.vocab.vocabulary import Vocabulary
 
 BYTES = 256
@@ -245,6 +260,59 @@ RECURRENT: dict[str, PreTrainedConfig] = {
     ),
     "qwen3.5": Qwen3_5TextConfig(**SIZES, **DELTA_SIZES, head_dim=8),
 }
+SIGHT = {
+    "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "image_size": 28, "patch_size": 14,
+}  # fmt: skip
+DEEP_SIGHT = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
+HEARING = {
+    "hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "num_mel_bins": 8,
+}  # fmt: skip
+SPACE_ROPE = ROPE | {"mrope_section": [1, 1, 2]}
+PARTIAL_ROPE = ROPE | {"mrope_section": [1, 1, 0], "partial_rotary_factor": 0.5}
+UNTIED = {"tie_word_embeddings": False}
+# These see or hear, too; they are given text alone.
+MULTIMODAL: dict[str, PreTrainedConfig] = {
+    "gemma3 with images": Gemma3Config(
+        text_config=Gemma3TextConfig(**SIZES, head_dim=8, sliding_window=WINDOW, layer_types=ALTERNATING),
+        vision_config=SIGHT,
+        mm_tokens_per_image=4,
+        **UNTIED,
+    ),
+    "glm 4v": Glm4vConfig(
+        text_config=SIZES
+        | {"rope_parameters": SPACE_ROPE | {"partial_rotary_factor": 0.5, "mrope_section": [1, 1, 0]}},
+        vision_config=DEEP_SIGHT | {"image_size": 28},
+        **UNTIED,
+    ),
+    "internvl": InternVLConfig(
+        text_config=Qwen2Config(**SIZES),
+        vision_config=SIGHT | {"image_size": [28, 28], "patch_size": [14, 14]},
+        **UNTIED,
+    ),
+    "lfm2-vl": Lfm2VlConfig(
+        text_config=Lfm2Config(**SIZES, layer_types=["conv", "full_attention"]), vision_config=SIGHT, **UNTIED
+    ),
+    "llava": LlavaConfig(text_config=LlamaConfig(**SIZES), vision_config=CLIPVisionConfig(**SIGHT), **UNTIED),
+    "mistral 3": Mistral3Config(
+        text_config=MistralConfig(**SIZES), vision_config=PixtralVisionConfig(**SIGHT), **UNTIED
+    ),
+    "qwen2-vl": Qwen2VLConfig(
+        text_config=SIZES | {"rope_parameters": SPACE_ROPE},
+        vision_config={"depth": 1, "embed_dim": 16, "hidden_size": 32, "num_heads": 2},
+        **UNTIED,
+    ),
+    "qwen2.5-vl": Qwen2_5_VLConfig(
+        text_config=SIZES | {"rope_parameters": SPACE_ROPE}, vision_config=DEEP_SIGHT, **UNTIED
+    ),
+    "qwen3-vl": Qwen3VLConfig(
+        text_config=SIZES | {"rope_parameters": SPACE_ROPE, "head_dim": 8},
+        vision_config=DEEP_SIGHT | {"deepstack_visual_indexes": [0]},
+        **UNTIED,
+    ),
+    "smolvlm": SmolVLMConfig(text_config=LlamaConfig(**SIZES), vision_config=SIGHT, **UNTIED),
+    "voxtral": VoxtralConfig(text_config=LlamaConfig(**SIZES), audio_config=HEARING, **UNTIED),
+}
 BERT_SIZES = {key: SIZES[key] for key in SIZES if key not in ("num_key_value_heads", "pad_token_id")}
 REFUSED: dict[str, PreTrainedConfig] = {
     "bert": BertConfig(**BERT_SIZES),
@@ -256,6 +324,12 @@ REFUSED: dict[str, PreTrainedConfig] = {
         **{key: SIZES[key] for key in SIZES if key != "max_position_embeddings"} | {"num_hidden_layers": 3},
         lru_width=32,
         attention_window_size=WINDOW,
+    ),
+    "paligemma": PaliGemmaConfig(
+        text_config=GemmaConfig(**SIZES, head_dim=8),
+        vision_config=SiglipVisionConfig(**SIGHT),
+        projection_dim=32,
+        **UNTIED,
     ),
     "rwkv": RwkvConfig(vocab_size=BYTES, hidden_size=32, num_hidden_layers=2, bos_token_id=None, eos_token_id=None),
     "xlm": XLMConfig(vocab_size=BYTES, emb_dim=8, n_layers=1, n_heads=2),
@@ -312,7 +386,7 @@ def random_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
     torch.manual_seed(seed)
     if isinstance(config, T5Config):
         return T5ForConditionalGeneration(config).eval()
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model: PreTrainedModel = model_class("a random model", config).from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim >= 2:

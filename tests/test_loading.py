@@ -6,16 +6,24 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
     BlipConfig,
     BlipForConditionalGeneration,
+    CLIPVisionConfig,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedModel,
 )
 
+from hsd_cli.planner.footprint import read_footprint
+from hsd_cli.runtime.loading import load_model
 from tests.cli import checkpoint, hsd
 
 SIZES = {
@@ -29,24 +37,50 @@ SIGHT = {
 }  # fmt: skip
 
 
-def test_a_model_that_sees_images_writes_text_about_text(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path)
-    model = Gemma3ForConditionalGeneration(
+def with_images(kind: str) -> PreTrainedModel:
+    """A random model that sees images, too, most of which is what sees them."""
+    sight = SIGHT | {"intermediate_size": 400}
+    if kind == "llava":
+        config = LlavaConfig(text_config=LlamaConfig(**SIZES), vision_config=CLIPVisionConfig(**sight))
+        return LlavaForConditionalGeneration(config).eval()
+    return Gemma3ForConditionalGeneration(
         Gemma3Config(
             text_config=Gemma3TextConfig(**SIZES),
-            vision_config=SIGHT,
+            vision_config=sight,
             mm_tokens_per_image=4,
             image_token_index=50,
             boi_token_index=51,
             eoi_token_index=52,
         )
-    )
+    ).eval()
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "llava"])
+def test_a_model_that_sees_images_writes_text_about_text(kind: str, tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path)
+    model = with_images(kind)
     model.save_pretrained(folder)
-    result = hsd("generate", "--json", "-t", folder, "-n", 5, "abc")
-    assert (result.code, result.err) == (0, "")
-    found = json.loads(result.out)
-    theirs = model.eval().generate(torch.tensor([[1, 2, 3]]), max_new_tokens=5, do_sample=False)
-    assert found["token_ids"] == theirs[0, 3:].tolist()
+    theirs = model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=5, do_sample=False)
+    for algorithm in ("ar", "sd"):
+        result = hsd("generate", "--json", "-t", folder, "-d", folder, "-a", algorithm, "-n", 5, "abc")
+        assert (result.code, result.err) == (0, "")
+        assert json.loads(result.out)["token_ids"] == theirs[0, 3:].tolist()
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "llava"])
+def test_what_sees_images_is_not_read_for_text(kind: str, tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path)
+    model = with_images(kind)
+    model.save_pretrained(folder)
+    text = sum(weights.numel() for weights in model.get_decoder().parameters())
+    embeddings = model.get_input_embeddings().weight.numel()
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    read = text if tied else text - embeddings + model.get_output_embeddings().weight.numel()
+    buffers = 1000  # bytes: rotary frequencies
+    assert 0 <= load_model(folder, "cpu", "float32", packed=False).bytes_per_token - 4 * read < buffers
+    footprint = read_footprint(folder)
+    assert footprint.read_per_token == read
+    assert footprint.parameters == model.num_parameters() > 1.5 * read  # all of it is in memory
 
 
 def test_a_model_that_needs_images_is_one_line(tmp_path: Path) -> None:
