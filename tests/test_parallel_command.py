@@ -184,3 +184,14 @@ def test_a_batch_has_its_records_drafted_in_parallel(letters: str, pairs: str, t
     )
     assert [json.loads(line)["text"] for line in done.out.splitlines()] == [TEXT] * 2
     assert done.code == 0
+
+
+def test_hsd_verify_checks_it(letters: str, pairs: str) -> None:
+    asked = ["verify", letters, pairs, "--parallel", "-n", 12, "--samples", 60, "-a", "slem", "-a", "slrs"]
+    done = hsd(*asked, "--json", "-q")
+    assert done.code == 0
+    report = json.loads(done.out)
+    assert report["parallel"]
+    assert report["defects"] == 0
+    assert all(comparison["accepted"] > 0 for comparison in report["comparisons"])
+    assert hsd(*asked, "-q").out.partition("\n")[0].endswith("lookahead 4, in parallel")

@@ -50,11 +50,12 @@ def main() -> None:
     parser.add_argument("-n", "--tokens", type=int, default=96)
     parser.add_argument("--prompts", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU, for both together")
     options = parser.parse_args()
     target = load_model(options.target, options.device)
     drafter = load_model(options.draft, options.draft_device or options.device)
     engine = Engine(replace(target, eos_ids=()), replace(drafter, eos_ids=()))
-    threads = torch.get_num_threads()
+    threads = options.threads
     fewer = max(1, threads - max(1, threads // CORES_PER_DRAFTERS))
     request = Request(
         "",

@@ -49,6 +49,7 @@ def verify(
     samples: Annotated[int, typer.Option(min=1, help="Texts per algorithm, at least, over all prompts.")] = 300,
     temperature: Annotated[float, typer.Option(help="Of the sampled texts.")] = 1.0,
     lookahead: Annotated[int, typer.Option(min=1, help="Target tokens to draft per iteration.")] = 4,
+    parallel: Annotated[bool, typer.Option("--parallel", help="Draft on while the target checks.")] = False,
     seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="Another seed, other texts.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")] = "auto",
     dtype: Annotated[options.Dtype, typer.Option(help="Number format of the weights.")] = "auto",
@@ -100,7 +101,7 @@ def verify(
     from hsd_cli.ui.verify_table import print_verification
 
     algorithms = drafting_algorithms(algorithm or [])
-    plan = Plan(chosen, algorithms, max_new_tokens, lookahead, samples, temperature, seed)
+    plan = Plan(chosen, algorithms, max_new_tokens, lookahead, samples, temperature, seed, parallel)
     # Shown on terminals only, and gone afterwards.
     with Console(stderr=True, quiet=quiet).status("loading") as status:
         engine = Engine(

@@ -91,6 +91,7 @@ class VerifyReport:
     temperature: float
     lookahead: int
     seed: int
+    parallel: bool
     prompts: tuple[str, ...]
     unfit: Mapping[str, str]
     comparisons: tuple[Comparison, ...]

@@ -16,7 +16,8 @@ def print_verification(report: VerifyReport) -> None:
     """A table per kind of check, the differences one by one, and the verdict."""
     console = Console(highlight=False)
     drafter = f" with {report.drafter}" if report.drafter else ""
-    _line(console, f"{report.target} ({report.dtype}, {report.device}){drafter}, lookahead {report.lookahead}")
+    drafts = f"lookahead {report.lookahead}{', in parallel' if report.parallel else ''}"
+    _line(console, f"{report.target} ({report.dtype}, {report.device}){drafter}, {drafts}")
     for algorithm, reason in report.unfit.items():
         _line(console, f"{algorithm} does not fit: {reason}")
     _line(console, f"\nToken for token against plain decoding, {len(report.prompts)} prompts", "bold")

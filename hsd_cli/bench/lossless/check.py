@@ -47,6 +47,7 @@ def verify(engine: Engine, plan: Plan, on_step: Callable[[str], None]) -> Verify
         temperature=plan.temperature,
         lookahead=plan.lookahead,
         seed=plan.seed,
+        parallel=plan.parallel,
         prompts=plan.prompts,
         unfit=unfit,
         comparisons=comparisons,

@@ -29,6 +29,7 @@ class Plan:
     samples: int
     temperature: float
     seed: int
+    parallel: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class PairUnderTest:
                 sampling=settings,
                 verification=verification,
                 seed=seed,
+                parallel=self.plan.parallel,
             )
         )
         ids: list[int] = []
