@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.models.failures import explain_failure
@@ -136,10 +137,20 @@ class ModelTokenizer:
         return tuple(self._tokenizer.get_added_vocab())
 
     def _chat_text(self, messages: Sequence[Message]) -> str:
+        text = self._from_template([*map(dict, messages)])
+        question = messages[-1]["content"].strip()
+        if question in text:
+            return text
+        # Templates for images, too, may read a message in parts only, and make nothing of one that is a text.
+        parts = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
+        with suppress(UsageError):
+            in_parts = self._from_template(parts)
+            return in_parts if question in in_parts else text
+        return text
+
+    def _from_template(self, messages: list[dict[str, Any]]) -> str:
         try:
-            text = self._tokenizer.apply_chat_template(
-                [*map(dict, messages)], add_generation_prompt=True, tokenize=False
-            )
+            text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         except Exception as error:  # templates are programs of the model's author, with errors of their own
             raise UsageError(f"the chat template of {self._name!r} refuses this conversation: {error}") from error
         assert isinstance(text, str)
@@ -157,7 +168,11 @@ def pretrained_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokeni
     source = model_source(name, trust_remote_code)
     transformers.utils.logging.set_verbosity_error()
     try:
-        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        template = Path(source, "chat_template.json")  # where older checkpoints of models that see images have it
+        if not tokenizer.chat_template and template.is_file():
+            tokenizer.chat_template = json.loads(template.read_bytes())["chat_template"]
+        return tokenizer
     except Exception as error:  # the library raises whatever its converters stumble over
         if Path(source).is_dir() and not has_tokenizer(Path(source)):
             raise HsdError(f"no tokenizer files in {name!r}; give a model's folder with its tokenizer.json") from error
