@@ -65,11 +65,11 @@ class ParallelDrafter:
         self._target_device, self._device = devices
         self._size = size
         self._nothing = Draft(torch.empty(0, dtype=torch.int64, device=self._target_device))
-        self._threads = torch.get_num_threads()
-        share = max(1, self._threads // CORES_PER_DRAFTERS)
-        self._thread = ThreadPoolExecutor(1, "drafter", torch.set_num_threads, (share,))
+        self._threads = drafters = torch.get_num_threads()
         if devices[0].type == devices[1].type == "cpu":
-            self._threads = max(1, self._threads - share)
+            drafters = max(1, self._threads // CORES_PER_DRAFTERS)
+            self._threads = max(1, self._threads - drafters)
+        self._thread = ThreadPoolExecutor(1, "drafter", torch.set_num_threads, (drafters,))
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         self._text: list[int] = []  # as the drafter has it: what was committed, and behind it the guess
         self._committed = 0
