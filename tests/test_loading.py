@@ -101,7 +101,8 @@ def test_weights_in_several_files_are_one_model(tmp_path: Path) -> None:
     model.save_pretrained(folder, max_shard_size="2KB")
     parts = sorted(tmp_path.glob("model-*.safetensors"))
     assert len(parts) > 1
-    assert hsd("generate", "-q", "-t", folder, "-n", 3, "a") == (0, "bcd", "")
+    for algorithm in ("ar", "sd"):
+        assert hsd("generate", "-q", "-t", folder, "-d", folder, "-a", algorithm, "-n", 3, "a") == (0, "bcd", "")
     parts[0].unlink()
     result = hsd("generate", "-t", folder, "-n", 3, "a")
     assert (result.code, result.out) == (1, "")
