@@ -184,7 +184,7 @@ def test_these_tests_catch_wrong_verifiers(wrong: type[Rejection]) -> None:
     assert largest_difference(law(text), exact_law(pair, settings, 2)) > 1e-3  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", ["temperature 0.7, top-p 0.9", "repetition penalty"])
 @pytest.mark.parametrize("algorithm", DRAFTING)
 def test_long_samples_follow_the_targets_law(algorithm: str, name: str) -> None:
     pair, settings = tiny_pair("heterogeneous", order=1), SETTINGS[name]
