@@ -227,5 +227,24 @@ def test_kills_lose_nothing_that_was_in_a_file(model: str, tmp_path: Path) -> No
     assert len(written) == RECORDS
 
 
+def test_a_kill_in_the_middle_of_a_file_leaves_nothing_that_counts(model: str, tmp_path: Path) -> None:
+    source, output = parquet(tmp_path / "in.parquet", [{"id": "a", "prompt": "a"}]), tmp_path / "out.parquet"
+    arguments = ["generate", "-q", "-t", model, "-n", "3", "-i", source, "-o", output]
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    assert Fork(arguments, nowhere, nowhere, nowhere, prepare=die_while_writing).wait() == -signal.SIGKILL
+    assert [path.name[:5] for path in output.iterdir()] == [".part"]
+    assert hsd(*arguments).code == 0
+    assert [path.name[:5] for path in output.iterdir()] == ["part-"]
+
+
 def each_in_a_file() -> None:
     parts.SECONDS = 0
+
+
+def die_while_writing() -> None:
+    def die(file: Any, *_: object) -> None:
+        file.write(b"PAR1")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    parts.write_rows = die

@@ -184,6 +184,19 @@ def test_a_record_that_every_worker_dies_of_fails_alone(nodes: Nodes) -> None:
 # What needs no cluster
 
 
+def test_what_comes_twice_is_dropped_and_what_does_not_come_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hsd_cli.cluster import texts
+
+    records = [Record(line, line, Request("a"), "") for line in (1, 2, 3)]
+    first, second = Failure(1, 1, "why"), Failure(2, 2, "why")
+    monkeypatch.setattr(texts, "_written", lambda *_: None)
+    monkeypatch.setattr(texts, "_outcomes", lambda _: iter([first, second, first]))
+    found = texts.write_texts_on(Workers(1, 1, 0), pytest.fail, records, (), None)
+    assert [next(found), next(found)] == [first, second]
+    with pytest.raises(HsdError, match="1 records did not come back"):
+        next(found)
+
+
 @pytest.mark.parametrize(
     ("rooms", "cpus", "on_gpus", "expected"),
     [
