@@ -191,8 +191,6 @@ class Engine:
                 f"the prompt has {len(prompt)} tokens and the target's context holds {self.context_size}; shorten it"
             )
         capacity = len(prompt) + min(request.max_new_tokens + LONGEST_DRAFT, FIRST_ROOM)
-        if request.parallel and self._company.joint:
-            raise UsageError("--parallel is about one text at a time; leave it or --batch-size out")
         model = self._cached("target", self.target, capacity)
         verification, seed = _verification(request)
         rule = _rule(verification, seed, request.sampling.greedy, model.device)
