@@ -25,7 +25,9 @@ def explain_failure(name: str, what: str, error: Exception) -> HsdError:
         for cause in causes:
             if isinstance(cause, kinds) and (explained := sentence(name, cause)):
                 return HsdError(explained)
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first_line, *others = str(error).strip().splitlines() or [type(error).__name__]
+    if first_line.endswith(":"):
+        first_line = " ".join([first_line, *map(str.strip, others[:1])])
     return HsdError(f"cannot load the {what} of {name!r}: {first_line}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +16,11 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMultimodalLM,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils.hub import extract_commit_hash
 
 from hsd_cli.errors import HsdError, UsageError
@@ -99,6 +102,8 @@ def load_model(
     try:
         with naming_lack_of_memory():
             config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+            if (Path(source) / GENERATION_CONFIG_NAME).exists():
+                GenerationConfig.from_pretrained(source)  # a damaged one the library does without, and never ends
             loader = model_class(name, config)
             loaded: Any = loader.from_pretrained(
                 source,
