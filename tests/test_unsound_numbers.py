@@ -12,13 +12,14 @@ from tests.cli import PAIRS, Result, checkpoint, hsd
 
 TEXT = "bcdefghijklm"
 PARTS = {"norm": "model.norm.weight", "head": "lm_head.weight", "layer": "model.layers.0.mlp.up_proj.weight"}
-DAMAGE = [(part, value) for part in PARTS for value in ("nan", "inf")]
+DAMAGE = [("norm", "nan"), ("head", "inf"), ("layer", "inf")]
 SETTINGS = {
     "greedy": [],
     "rejection": ["--temperature", "0.1"],
     "coupled": ["--temperature", "0.1", "--seed", "1"],
     "truncated": ["--temperature", "0.1", "--top-k", "5", "--top-p", "0.9", "--min-p", "0.1"],
 }
+ALGORITHM = pytest.mark.parametrize("algorithm", ["sd", "slem", "slrs", "tli", "union"])
 SETTING = pytest.mark.parametrize("setting", SETTINGS)
 TARGET = "hsd: the target's logits are not numbers; "
 DRAFTER = "hsd: the drafter failed, so that it goes on without: its logits are not numbers; try --draft-dtype float32\n"
@@ -79,7 +80,7 @@ def test_a_damaged_target_is_one_line(
 
 
 @SETTING
-@pytest.mark.parametrize("drafting", [[], ["-a", "lookup"], ["-d", "-a", "slem"], ["-d", "-a", "tli"]], ids=" ".join)
+@pytest.mark.parametrize("drafting", [[], ["-d", "-a", "slem"]], ids=" ".join)
 def test_half_precision_that_overflows_names_the_remedy(
     wide: str, letters: str, setting: str, drafting: list[str]
 ) -> None:
@@ -110,19 +111,22 @@ def test_a_record_that_meets_such_numbers_does_not_end_the_batch(wide: str, tmp_
 
 
 @SETTING
-@pytest.mark.parametrize("algorithm", ["sd", "slem", "slrs", "tli", "union"])
-@pytest.mark.parametrize("damage", [("norm", "nan"), ("head", "inf")], ids=" ".join)
+@ALGORITHM
 def test_a_damaged_drafter_is_gone_without_and_that_is_said(
-    damaged: dict[tuple[str, str], str], letters: str, algorithm: str, setting: str, damage: tuple[str, str]
+    damaged: dict[tuple[str, str], str], letters: str, algorithm: str, setting: str
 ) -> None:
-    arguments = ["-t", letters, "-d", damaged[damage], "-a", algorithm, *SETTINGS[setting]]
+    arguments = ["-t", letters, "-d", damaged["norm", "nan"], "-a", algorithm, *SETTINGS[setting]]
     assert generate(*arguments) == (0, TEXT, DRAFTER)
-    strict = generate(*arguments, "--strict", "--json")
-    assert strict == (1, "", "hsd: the drafter failed: its logits are not numbers; try --draft-dtype float32\n")
+
+
+@ALGORITHM
+def test_it_is_an_error_with_strict(damaged: dict[tuple[str, str], str], letters: str, algorithm: str) -> None:
+    done = generate("-t", letters, "-d", damaged["head", "inf"], "-a", algorithm, "--strict", "--json")
+    assert done == (1, "", "hsd: the drafter failed: its logits are not numbers; try --draft-dtype float32\n")
 
 
 @SETTING
-@pytest.mark.parametrize("algorithm", ["sd", "slem", "slrs", "tli", "union"])
+@ALGORITHM
 def test_a_drafter_that_overflows_in_mid_text_is_gone_without(
     wide: str, letters: str, algorithm: str, setting: str
 ) -> None:
