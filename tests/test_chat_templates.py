@@ -36,6 +36,7 @@ def test_a_template_that_reads_messages_in_parts_gets_them_so(tmp_path: Path) ->
         ("{{ messages[0].content | trim }}", "abc"),
         ("{{ messages[0].content.upper() }}", "ABC"),  # which a list does not have
         ("{{ messages | length }} messages", "1 messages"),
+        ("{{ messages[0].content | replace('a', 'z') }}", "zbc"),  # which takes a list for a text
     ],
 )
 def test_all_others_get_texts(template: str, text: str, tmp_path: Path) -> None:

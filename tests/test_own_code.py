@@ -220,3 +220,21 @@ def test_a_plan_fetches_the_code_that_it_counts_with(hub: Hub) -> None:
     assert hsd("plan", "--json", TRUST, "some/echo", "embedded:drafter").code == 0
     assert {name for name, _ in hub.downloads} >= FILES.keys()
     assert "model.safetensors" not in {name for name, _ in hub.downloads}
+
+
+def test_code_of_another_repository_comes_from_there(
+    hub: Hub, echo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = echo_checkpoint(tmp_path / "model")
+    for name in ("config.json", "tokenizer_config.json"):
+        path = tmp_path / "model" / name
+        for module in ("configuration", "modeling", "tokenization"):
+            path.write_text(path.read_text().replace(f"{module}_echo.", f"some/echo--{module}_echo."))
+    for name in FILES:
+        (tmp_path / "model" / name).unlink()
+    assert_one_line(hsd("generate", "-t", folder, "a"), f"add {TRUST}")
+    text = ["generate", "-q", TRUST, "-n", 3, "abc", "-t"]
+    assert hsd(*text, folder) == hsd(*text, echo)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert_one_line(hsd(*text, folder), "refers to another repository, and there is no connection to the hub")

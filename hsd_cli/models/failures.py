@@ -6,6 +6,7 @@ import errno
 import re
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 
 from hsd_cli.errors import HsdError
 
@@ -65,10 +66,7 @@ def _table() -> list[tuple[Kinds, Sentence]]:
         (HfHubHTTPError, _refused),
         (
             (transport_error(), ConnectionError, LocalEntryNotFoundError),
-            lambda name, _: (
-                f"{name!r} is not all here, and there is no connection to the hub (any more); check the network, "
-                f"then run: hsd pull {name}"
-            ),
+            _unreachable,
         ),
         (
             PermissionError,
@@ -95,6 +93,15 @@ def transport_error() -> type[Exception]:
 def offline(name: str) -> str:
     return (
         f"{name!r} has to come from the hub, and HF_HUB_OFFLINE forbids it; unset HF_HUB_OFFLINE, then run: "
+        f"hsd pull {name}"
+    )
+
+
+def _unreachable(name: str, _: BaseException) -> str:
+    if Path(name).is_dir():  # its code is elsewhere
+        return f"{name!r} refers to another repository, and there is no connection to the hub; check the network"
+    return (
+        f"{name!r} is not all here, and there is no connection to the hub (any more); check the network, then run: "
         f"hsd pull {name}"
     )
 

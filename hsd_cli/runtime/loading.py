@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,9 @@ def model_class(name: str, config: PreTrainedConfig) -> Any:
     """
     if config.is_encoder_decoder:
         raise HsdError(f"{name!r} is an encoder-decoder ({config.model_type}); hsd needs a causal language model")
-    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or "AutoModelForCausalLM" in getattr(config, "auto_map", ()):
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or "AutoModelForCausalLM" in (
+        getattr(config, "auto_map", None) or ()
+    ):
         return AutoModelForCausalLM
     if type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING:
         return AutoModelForMultimodalLM
@@ -209,5 +212,6 @@ def _eos_ids(model: PreTrainedModel) -> tuple[int, ...]:
 def _silence_transformers() -> None:
     """No warnings and no bars."""
     silence_bitsandbytes()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # code may come from another repository
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
