@@ -22,7 +22,7 @@ from tests.forks import forked_hsd
 HEADS, HEAD_SIZE = 28, 2048
 TOKEN = HEADS * HEAD_SIZE * 2 * 4  # bytes in a cache
 NOTICE = "hsd: the drafter failed, so that it goes on without: the device ran out of memory\n"
-SENTENCE = "the device ran out of memory; try a shorter text, "
+SENTENCE = "the device ran out of memory; try a shorter text, --dtype bfloat16, --quant int8 or a smaller model"
 
 
 def hungry(folder: Path, tokens: list[str] | None = None) -> str:

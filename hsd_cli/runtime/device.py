@@ -48,8 +48,9 @@ def out_of_memory(device: torch.device) -> HsdError:
         free, size = torch.cuda.mem_get_info(device)
         ours = torch.cuda.memory_allocated(device)
         figures = f" ({device}: {free / GIB:.1f} of {size / GIB:.1f} GiB free, {ours / GIB:.1f} taken by these models)"
+    instead = "a smaller model" if device.type == "cpu" else "--device cpu"
     return HsdError(
-        f"the device ran out of memory{figures}; try a shorter text, --dtype bfloat16, --quant int8 or --device cpu"
+        f"the device ran out of memory{figures}; try a shorter text, --dtype bfloat16, --quant int8 or {instead}"
     )
 
 
