@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import stat
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,29 +58,34 @@ def test_others_files_keep_their_modes_and_folders(tmp_path: Path) -> None:
         write_atomically(tmp_path / "none" / "file", b"", private=False)
 
 
-def at_once(*commands: Callable[[], None]) -> None:
+def at_once(*commands: Callable[[], object]) -> None:
     """Each in a process of its own."""
-    forks = [Fork([], 0, 1, 2, prepare=command) for command in commands]
-    for fork in forks:
-        fork.wait()
+    forks = [Fork([], 0, 1, 2, prepare=partial(leaving_after, command)) for command in commands]
+    assert [fork.wait() for fork in forks] == [0] * len(forks)
 
 
-def test_two_edits_of_the_configuration_at_once_are_both_there(home: Path) -> None:
-    def setting(key: str) -> Callable[[], None]:
+def leaving_after(command: Callable[[], object]) -> None:
+    command()
+    sys.exit(0)
+
+
+def test_edits_of_the_configuration_at_once_are_all_there(home: Path) -> None:
+    file = home / "config" / "config.toml"
+
+    def naming_pairs(name: str) -> Callable[[], None]:
         def run() -> None:
-            for number in range(1, 30):
-                ConfigFile(home / "config" / "config.toml").set(key, number)
+            for number in range(20):
+                ConfigFile(file).set(f"pairs.{name}{number}.target", name)
 
         return run
 
-    at_once(setting("seed"), setting("top-k"), setting("pairs.x.lookahead"))
-    text = (home / "config" / "config.toml").read_text()
-    assert sorted(filter(None, text.splitlines())) == ["[pairs.x]", "lookahead = 29", "seed = 29", "top-k = 29"]
+    at_once(*map(naming_pairs, "abc"))
+    assert ConfigFile(file).pairs == {f"{name}{number}": {"target": name} for name in "abc" for number in range(20)}
 
 
 def test_two_chats_at_once_leave_one_of_them_whole(home: Path, letters: str) -> None:
-    def talking(question: str) -> Callable[[], None]:
-        return lambda: print(hsd("chat", "-q", "-t", letters, "-n", 3, stdin=f"{question}\n".encode() * 20).code)
+    def talking(question: str) -> Callable[[], object]:
+        return partial(hsd, "chat", "-q", "-t", letters, "-n", 3, stdin=f"{question}\n".encode() * 20)
 
     at_once(talking("a"), talking("k"))
     kept = json.loads((home / "hsd_history" / "last-chat.json").read_text())
@@ -89,10 +96,7 @@ def test_two_chats_at_once_leave_one_of_them_whole(home: Path, letters: str) -> 
 def test_two_runs_at_once_are_both_remembered(home: Path, tmp_path: Path) -> None:
     models = [checkpoint(tmp_path / name) for name in "pqrs"]
 
-    def running(model: str) -> Callable[[], None]:
-        return lambda: print(hsd("generate", "-q", "-t", model, "-n", 1, "a").code)
-
-    at_once(*map(running, models))
+    at_once(*(partial(hsd, "generate", "-q", "-t", model, "-n", 1, "a") for model in models))
     assert roles() == dict.fromkeys(models, "target")
 
 
