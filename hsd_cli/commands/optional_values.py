@@ -17,7 +17,7 @@ class OptionalValues(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         names = {name for parameter in self.params if may_lack_value(parameter) for name in parameter.opts}
         full: list[str] = []
-        for word, following in zip(args, [*args[1:], "-"], strict=True):
+        for word, following in zip(args, [*args[1:], "-"], strict=False):
             full.append(word)
             if word in names and following.startswith("-"):
                 full.append("")
