@@ -18,7 +18,6 @@ from hsd_cli.engine import Company, Engine, Generation, Request
 from hsd_cli.planner.costs import MARGINAL_GUESS, Costs, SharedCosts
 from hsd_cli.planner.experience import Experience
 from hsd_cli.runtime.joint import JointPasses, Pass
-from hsd_cli.runtime.loading import LoadedModel
 
 
 @dataclass(eq=False)
@@ -35,20 +34,9 @@ Happening = tuple[Text, Commit | Exception]
 
 
 class BatchEngine:
-    """Writes up to ``size`` texts at a time. Use it from one thread.
+    """Writes up to ``size`` texts at a time with the models of ``pair``. Use it from one thread."""
 
-    ``strict`` and ``drafter_failure`` are as in ``Engine``.
-    """
-
-    def __init__(
-        self,
-        target: LoadedModel,
-        drafter: LoadedModel | None,
-        size: int,
-        *,
-        strict: bool = True,
-        drafter_failure: str | None = None,
-    ) -> None:
+    def __init__(self, pair: Engine, size: int) -> None:
         self.size = size
         self._target_passes, self._drafter_passes = JointPasses(), JointPasses()
         self._costs = Costs(1.0, MARGINAL_GUESS / size)
@@ -56,7 +44,7 @@ class BatchEngine:
         joint = {"target": self._target_passes, "drafter": self._drafter_passes} if size > 1 else {}
         company = Company(joint, self._experience)
         self._seats = [
-            Engine(target, drafter, strict=strict, drafter_failure=drafter_failure, company=company)
+            Engine(pair.target, pair.drafter, strict=pair.strict, drafter_failure=pair.drafter_failure, company=company)
             for _ in range(size)
         ]
         self._texts: list[Text] = []
@@ -96,6 +84,11 @@ class BatchEngine:
         """Gives up a text, if it has not ended."""
         text.writer.throw()
 
+    def shrink(self) -> None:
+        """Goes on with no more texts at a time than there are now, at least one; what the other seats hold is freed."""
+        del self._seats[0 if self._texts else 1 :]
+        self.size = len(self._texts) or 1
+
     @torch.inference_mode()
     def step(self) -> list[Happening]:
         """Writes on until something has happened; nothing does if there are no texts.
@@ -131,7 +124,8 @@ class BatchEngine:
             text.generation = text.seat.generate(text.request)
             for commit in text.generation.commits:
                 self._happened.append((text, commit))
-                self._stand_back(text)
+                if commit.finish_reason is None:
+                    self._stand_back(text)
         except Exception as error:  # whatever it is, the others go on, and the caller is told
             self._happened.append((text, error))
         finally:

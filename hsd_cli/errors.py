@@ -17,13 +17,17 @@ class HsdError(Exception):
     exit_code = EXIT_FAILURE
 
 
+class OutOfMemoryError(HsdError):
+    """A device's memory is too small for what it was asked to do."""
+
+
 class UsageError(HsdError):
     """The command line itself asks for something impossible."""
 
     exit_code = EXIT_USAGE
 
 
-class CannotServe(HsdError):
+class CannotServeError(HsdError):
     """Another engine cannot run a pair that `hsd` can."""
 
     exit_code = EXIT_CANNOT_SERVE

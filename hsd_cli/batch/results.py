@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from hsd_cli.batch.records import Failure, Outcome, Record, RecordId
+from hsd_cli.batch_engine import BatchEngine, Text
 from hsd_cli.decoding.loop import Commit
-from hsd_cli.engine import Generation, Request
-from hsd_cli.errors import HsdError
+from hsd_cli.engine import Generation
+from hsd_cli.errors import HsdError, OutOfMemoryError
 
 
 @dataclass(frozen=True)
@@ -40,37 +41,55 @@ class Result(Outcome):
     drafter_failure: str | None
 
 
+@dataclass(frozen=True)
+class Writing:
+    """A record's text as far as it is."""
+
+    record: Record
+    begun: float
+    commits: list[Commit]
+
+
 def write_texts(
     records: Iterable[Record | Failure],
     finished: Container[RecordId],
-    generate: Callable[[Request], Generation],
+    engine: BatchEngine,
     run_seed: int | None,
     watch: Callable[[Commit], None],
 ) -> Iterator[Result | Failure]:
-    """A result for each record that is not ``finished``; every commit is shown to ``watch``.
+    """A result for each record that is not ``finished``, as they get ready; every commit is shown to ``watch``.
 
-    What ``generate`` refuses is a failure of its record alone, and so is a lack of memory.
+    What the engine refuses is a failure of its record alone, and so is a lack of memory, unless the record can be
+    tried again in less company.
     """
-    for record in records:
-        if isinstance(record, Failure):
-            yield record
-        elif record.id not in finished:
-            yield _write_text(record, generate, run_seed, watch)
-
-
-def _write_text(
-    record: Record, generate: Callable[[Request], Generation], run_seed: int | None, watch: Callable[[Commit], None]
-) -> Result | Failure:
-    begun = perf_counter()
-    commits: list[Commit] = []
-    try:
-        generation = generate(record.request)
-        for commit in generation.commits:
-            commits.append(commit)
-            watch(commit)
-    except HsdError as error:
-        return Failure(record.id, record.line, str(error))
-    return _result(record, run_seed, generation, commits, perf_counter() - begun)
+    outcomes = (record for record in records if isinstance(record, Failure) or record.id not in finished)
+    again: list[Record] = []
+    writing: dict[Text, Writing] = {}
+    while True:
+        while engine.free and (record := again.pop() if again else next(outcomes, None)) is not None:
+            if isinstance(record, Failure):
+                yield record
+            else:
+                writing[engine.begin(record.request)] = Writing(record, perf_counter(), [])
+        if not writing:
+            return
+        for text, happened in engine.step():
+            state = writing[text]
+            if isinstance(happened, Commit):
+                state.commits.append(happened)
+                watch(happened)
+                if happened.finish_reason is None:
+                    continue
+                assert text.generation is not None
+                yield _result(state.record, run_seed, text.generation, state.commits, perf_counter() - state.begun)
+            elif isinstance(happened, OutOfMemoryError) and engine.texts:
+                engine.shrink()
+                again.append(state.record)
+            elif isinstance(happened, HsdError):
+                yield Failure(state.record.id, state.record.line, str(happened))
+            else:
+                raise happened
+            del writing[text]
 
 
 def _result(

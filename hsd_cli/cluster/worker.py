@@ -14,6 +14,7 @@ from ray.util import get_node_ip_address
 
 from hsd_cli.batch.records import Failure, Record
 from hsd_cli.batch.results import Result, write_texts
+from hsd_cli.batch_engine import BatchEngine
 from hsd_cli.engine import Engine
 from hsd_cli.errors import HsdError
 
@@ -47,9 +48,9 @@ class Worker:
     def __init__(self, load: Callable[[], Engine], run_seed: int | None, tries: Any) -> None:
         self._run_seed = run_seed
         self._tries = tries
-        self._engine: Engine | Collapse
+        self._engine: BatchEngine | Collapse
         try:
-            self._engine = load()
+            self._engine = BatchEngine(load(), 1)
         except Exception as error:
             self._engine = _collapse("cannot load the pair", error)
 
@@ -61,8 +62,7 @@ class Worker:
         if isinstance(self._engine, Collapse):
             return self._engine
         try:
-            generate, run_seed = self._engine.generate, self._run_seed
-            return list(write_texts(self._begun(records), (), generate, run_seed, watch=lambda commit: None))
+            return list(write_texts(self._begun(records), (), self._engine, self._run_seed, watch=lambda commit: None))
         except Exception as error:
             return _collapse("failed", error)
 

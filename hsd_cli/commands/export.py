@@ -9,7 +9,7 @@ import typer
 
 from hsd_cli.commands import options
 from hsd_cli.commands.models import say
-from hsd_cli.errors import EXIT_CANNOT_SERVE, CannotServe, UsageError
+from hsd_cli.errors import EXIT_CANNOT_SERVE, CannotServeError, UsageError
 from hsd_cli.models.locate import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from hsd_cli.ui.output import Output
 
@@ -56,7 +56,7 @@ def export(
         typer.echo(found.json())
         raise typer.Exit(EXIT_CANNOT_SERVE if isinstance(found, Refusal) else 0)
     if isinstance(found, Refusal):
-        raise CannotServe(f"{found}; hsd can: {join(['hsd', 'generate', '-t', names[0], '-d', names[1]])}")
+        raise CannotServeError(f"{found}; hsd can: {join(['hsd', 'generate', '-t', names[0], '-d', names[1]])}")
     with Output(None) as sink:
         sink.write(found.text)
     if not quiet:

@@ -14,7 +14,7 @@ import typer
 from hsd_cli.commands import options
 from hsd_cli.commands.batch import generate_batch
 from hsd_cli.commands.each_file import generate_each
-from hsd_cli.commands.many_texts import one_by_one
+from hsd_cli.commands.many_texts import side_by_side
 from hsd_cli.commands.models import ModelOptions, say
 from hsd_cli.commands.on_cluster import on_cluster
 from hsd_cli.commands.one_text import Display, write_text
@@ -85,6 +85,15 @@ def generate(
             rich_help_panel=MANY,
         ),
     ] = None,
+    batch_size: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Texts to write at a time, in forward passes that they share; `auto` is as many as there is memory "
+            "for, at most 32. The results then come as they get ready.",
+            rich_help_panel=MANY,
+        ),
+    ] = "1",
     ray: Annotated[
         str | None,
         typer.Option(
@@ -166,7 +175,8 @@ def generate(
     each line of JSON is one: `prompt` or `messages`, and if it likes `id`, `system`, `chat`, `stop`, `max_new_tokens`,
     `seed`, `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `algorithm`, `lookahead`, `verification`.
     Each result is appended to `--output` at once; after a crash or Ctrl-C the same command goes on where it stopped. A
-    bad record becomes a result with `error`. `--seed` gives each record a seed of its own, by its id.
+    bad record becomes a result with `error`. `--seed` gives each record a seed of its own, by its id. With
+    `--batch-size` several are written at a time, each as it would be alone.
 
     **Several GPUs**: `--device-map auto` puts the target's layers on all of them. With `torchrun --standalone
     --nproc-per-node N -m hsd_cli generate --tensor-parallel ...` each of N processes has a share of every matrix; the
@@ -198,6 +208,7 @@ def generate(
     if debug:
         os.environ["HSD_DEBUG"] = "1"
     each = template is not None or beside or output_dir is not None
+    size = _size(batch_size)
     models = ModelOptions(
         target,
         draft,
@@ -228,6 +239,13 @@ def generate(
             "--input has the prompts; leave the prompt, --file and the options about files out",
         ),
         (source is None and ray is not None, "--ray is about many records; name them with --input"),
+        (size != 1 and source is None and not each, "--batch-size is about many texts; name them with --input"),
+        (size != 1 and parallel, "--parallel is for one text at a time; leave --batch-size out"),
+        (size != 1 and tensor_parallel, "--tensor-parallel is for one text at a time; leave --batch-size out"),
+        (
+            size != 1 and ray is not None,
+            "--ray has a pair in each worker, for one text at a time; leave --batch-size out",
+        ),
         (ray is None and worker_cpus is not None, "--worker-cpus is about the workers of --ray"),
         (ray is not None and tensor_parallel, "--ray has a pair in each worker; leave --tensor-parallel out"),
         (
@@ -273,7 +291,7 @@ def generate(
 
     many: dict[str, Any] = {"target": models.names["target"], "stats": stats, "quiet": quiet}
     if source is not None:
-        start = one_by_one(load)
+        start = side_by_side(load, size)
         if ray is not None:
             start = on_cluster(partial(models.load, quiet=True), ray, worker_cpus, device, quiet)
         generate_batch(source, output, request(), start=start, **many)
@@ -290,7 +308,7 @@ def generate(
             output=place,
             as_json=json,
             strict=strict,
-            start=one_by_one(load),
+            start=side_by_side(load, size),
             **many,
         )
         return
@@ -328,6 +346,13 @@ def _refuse(*impossible: tuple[object, str]) -> None:
     for holds, sentence in impossible:
         if holds:
             raise UsageError(sentence)
+
+
+def _size(given: str) -> int | None:
+    """Of a batch; ``None`` for `auto`."""
+    if given != "auto" and not (given.isascii() and given.isdecimal() and int(given)):
+        raise UsageError(f"--batch-size {given!r} is neither auto nor a whole number from 1")
+    return None if given == "auto" else int(given)
 
 
 def _given(prompt: str | None, file: list[Path] | None) -> str:

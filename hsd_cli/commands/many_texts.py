@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hsd_cli.batch.records import Failure, Record, RecordId
     from hsd_cli.batch.results import Result
     from hsd_cli.batch.survey import Survey
-    from hsd_cli.engine import Engine, Generation, Request
+    from hsd_cli.engine import Engine
     from hsd_cli.ui.batch_progress import BatchProgress
 
 # Writes the records that are not finished, with seeds of the run's, and shows how far it is.
@@ -33,20 +33,18 @@ class Failures(NamedTuple):
     first: Failure | None
 
 
-def one_by_one(load: Callable[[], Engine]) -> Callable[[], Writer]:
-    """Starts a pair in this process."""
+def side_by_side(load: Callable[[], Engine], size: int | None) -> Callable[[], Writer]:
+    """Starts a pair in this process that writes ``size`` texts at a time, or as many as there is room for."""
 
     def start() -> Writer:
         from hsd_cli.batch.results import write_texts
+        from hsd_cli.batch_engine import BatchEngine
+        from hsd_cli.planner.batch_size import texts_that_fit
 
-        engine = load()
-
-        def generate(request: Request) -> Generation:
-            with holding_interrupts():
-                return engine.generate(request)
-
+        pair = load()
+        engine = BatchEngine(pair, texts_that_fit(pair.target, pair.drafter) if size is None else size)
         return lambda records, finished, run_seed, progress: write_texts(
-            records, finished, generate, run_seed, progress.watch
+            records, finished, engine, run_seed, progress.watch
         )
 
     return start

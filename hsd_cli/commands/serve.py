@@ -47,8 +47,15 @@ def serve(
         ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Texts that are written at a time.", rich_help_panel=SERVER)
-    ] = 8,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Texts to write at a time, in forward passes that they share. Default: as many as there is memory "
+            "for, at most 32.",
+            show_default=False,
+            rich_help_panel=SERVER,
+        ),
+    ] = None,
     queue: Annotated[
         int, typer.Option(min=0, help="Texts that may wait; beyond it the answer is 429.", rich_help_panel=SERVER)
     ] = 256,
@@ -86,7 +93,7 @@ def serve(
 
     `hsd serve -t MODEL -d DRAFTER`
 
-    `HSD_API_KEY=… hsd serve -t MODEL -d DRAFTER --host 0.0.0.0 --batch-size 16`
+    `HSD_API_KEY=SECRET hsd serve -t MODEL -d DRAFTER --host 0.0.0.0 --batch-size 16`
     """
     if debug:
         os.environ["HSD_DEBUG"] = "1"
@@ -118,15 +125,14 @@ def serve(
         with leaving_at_once():
             from hsd_cli.batch_engine import BatchEngine
             from hsd_cli.engine import Request
+            from hsd_cli.planner.batch_size import texts_that_fit
             from hsd_cli.serve.app import Service, create_app
             from hsd_cli.serve.server import serve
             from hsd_cli.serve.worker import Worker
             from hsd_cli.vocab.tokenizer import ModelTokenizer
 
             def make_engine() -> BatchEngine:
-                return BatchEngine(
-                    loaded.target, loaded.drafter, batch_size, strict=strict, drafter_failure=loaded.drafter_failure
-                )
+                return BatchEngine(loaded, batch_size or texts_that_fit(loaded.target, loaded.drafter))
 
             base = Request("a", chat=False, algorithm=algorithm, lookahead=lookahead, max_new_tokens=2)
             worker = Worker(make_engine, base, queue, say)

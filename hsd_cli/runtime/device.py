@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from hsd_cli.errors import HsdError, UsageError
+from hsd_cli.errors import OutOfMemoryError, UsageError
 
 GIB = 1 << 30
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -41,7 +41,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def out_of_memory(device: torch.device) -> HsdError:
+def out_of_memory(device: torch.device) -> OutOfMemoryError:
     """The one sentence on it, with the figures that the device tells."""
     figures = ""
     if device.type == "cuda":
@@ -49,7 +49,7 @@ def out_of_memory(device: torch.device) -> HsdError:
         ours = torch.cuda.memory_allocated(device)
         figures = f" ({device}: {free / GIB:.1f} of {size / GIB:.1f} GiB free, {ours / GIB:.1f} taken by these models)"
     instead = "a smaller model" if device.type == "cpu" else "--device cpu"
-    return HsdError(
+    return OutOfMemoryError(
         f"the device ran out of memory{figures}; try a shorter text, --dtype bfloat16, --quant int8 or {instead}"
     )
 
