@@ -19,6 +19,8 @@ from hsd_cli.planner.costs import MARGINAL_GUESS, Costs, SharedCosts
 from hsd_cli.planner.experience import Experience
 from hsd_cli.runtime.joint import JointPasses, Pass
 
+MOST_EXPERIENCES = 64  # a server's clients may ask for what they like
+
 
 @dataclass(eq=False)
 class Text:
@@ -57,6 +59,8 @@ class BatchEngine:
         """One for all texts that are drafted alike."""
         key = request.algorithm, request.lookahead, request.sampling, request.verification
         if key not in self._experiences:
+            if len(self._experiences) == MOST_EXPERIENCES:
+                del self._experiences[next(iter(self._experiences))]  # the oldest
             alone = self.size == 1
             costs = Costs(step) if alone else SharedCosts(step, self._costs, lambda: len(self._texts))
             self._experiences[key] = Experience(costs, self.size)
@@ -83,6 +87,8 @@ class BatchEngine:
     def end(self, text: Text) -> None:
         """Gives up a text, if it has not ended."""
         text.writer.throw()
+        if text in self._texts:  # it had not begun
+            self._leave(text)
 
     def shrink(self) -> None:
         """Goes on with no more texts at a time than there are now, at least one; what the other seats hold is freed."""

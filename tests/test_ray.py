@@ -15,9 +15,11 @@ import pytest
 
 from hsd_cli.batch.records import Failure, Record
 from hsd_cli.batch.sources import opened
+from hsd_cli.batch_engine import BatchEngine, Text
 from hsd_cli.cluster.joining import SURROUNDINGS, Workers, join, workers
-from hsd_cli.engine import Generation, Request
+from hsd_cli.engine import Engine, Request
 from hsd_cli.errors import HsdError
+from hsd_cli.runtime.loading import load_model
 from tests.cli import checkpoint, hsd, started_hsd
 
 ray = pytest.importorskip("ray")
@@ -134,7 +136,7 @@ def test_driver_worker_and_node_are_killed_and_every_record_comes_out_once_as_fr
     assert (running.returncode, out) == (1, b"")
 
 
-def test_records_and_results_in_parquet_and_behind_urls(
+def test_records_and_results_in_parquet_and_behind_urls_several_at_a_time(
     nodes: Nodes, model: str, source: Path, alone: dict[Any, Any], tmp_path: Path
 ) -> None:
     from pyarrow import Table
@@ -142,7 +144,8 @@ def test_records_and_results_in_parquet_and_behind_urls(
 
     few = source.read_text().splitlines()[:4]
     write_table(Table.from_pylist([json.loads(line) for line in few]), tmp_path / "in.parquet")
-    arguments = ["-q", "-t", model, *SAMPLED, "--ray", nodes.address, "-i", f"file://{tmp_path / 'in.parquet'}", "-o"]
+    arguments = ["-q", "-t", model, *SAMPLED, "--batch-size", "2", "--ray", nodes.address]
+    arguments += ["-i", f"file://{tmp_path / 'in.parquet'}", "-o"]
     assert hsd("generate", *arguments, "memory://results/out.parquet") == (0, "", "")
     with opened("memory://results/out.parquet", to_the_end=False) as results:
         written = b"\n".join(results.lines()).decode()
@@ -159,26 +162,26 @@ def test_a_pair_that_a_worker_cannot_load_is_one_line(nodes: Nodes, tmp_path: Pa
     assert done.err.count("\n") == 1
 
 
-def test_a_record_that_every_worker_dies_of_fails_alone(nodes: Nodes) -> None:
+def test_a_record_that_every_worker_dies_of_fails_alone(nodes: Nodes, model: str) -> None:
     from hsd_cli.cluster.texts import write_texts_on
 
-    class Deadly:
-        def generate(self, request: Request) -> Generation:
-            if request.prompt == "poison":
+    class Deadly(BatchEngine):
+        def begin(self, request: Request) -> Text:
+            if request.prompt == "k":
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise HsdError("survived")
+            return super().begin(request)
 
-    records = [Record(line, line, Request(prompt), "") for line, prompt in enumerate(["a", "poison", "b"], 1)]
+    def load() -> BatchEngine:
+        return Deadly(Engine(load_model(model, "cpu"), None), 1)
+
+    records = [Record(line, line, Request(prompt), "") for line, prompt in enumerate("akb", 1)]
     join(nodes.address)
     try:
-        found = list(write_texts_on(Workers(1, 1, 0), Deadly, records, (), None))  # type: ignore[arg-type]
+        found = list(write_texts_on(Workers(1, 1, 0), load, 1, records, (), None))
     finally:
         ray.shutdown()
-    assert sorted(found, key=lambda outcome: outcome.line) == [
-        Failure(1, 1, "survived"),
-        Failure(2, 2, "3 workers died while they wrote it"),
-        Failure(3, 3, "survived"),
-    ]
+    told = {outcome.line: isinstance(outcome, Failure) and outcome.error for outcome in found}
+    assert told == {1: False, 2: "3 workers died while they wrote it", 3: False}
 
 
 # What needs no cluster
@@ -191,7 +194,7 @@ def test_what_comes_twice_is_dropped_and_what_does_not_come_is_told_of(monkeypat
     first, second = Failure(1, 1, "why"), Failure(2, 2, "why")
     monkeypatch.setattr(texts, "_written", lambda *_: None)
     monkeypatch.setattr(texts, "_outcomes", lambda _: iter([first, second, first]))
-    found = texts.write_texts_on(Workers(1, 1, 0), pytest.fail, records, (), None)
+    found = texts.write_texts_on(Workers(1, 1, 0), pytest.fail, 1, records, (), None)
     assert [next(found), next(found)] == [first, second]
     with pytest.raises(HsdError, match="1 records did not come back"):
         next(found)

@@ -17,25 +17,27 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, from_items
 
 from hsd_cli.batch.records import Failure, Record, RecordId
 from hsd_cli.batch.results import Result
+from hsd_cli.batch_engine import BatchEngine
 from hsd_cli.cluster.joining import Workers
 from hsd_cli.cluster.worker import Collapse, Tries, Worker
-from hsd_cli.engine import Engine
 from hsd_cli.errors import HsdError
 
-IN_A_BLOCK = 4  # records that a worker is handed at a time, and that are written again if it dies
+IN_A_BLOCK = 4  # records for each seat, that a worker is handed at a time, and that are written again if it dies
 BLOCKS = 2  # for each worker at least, where there are few records
 MOST_BLOCKS = 20_000  # each costs this process some milliseconds, and 13 kB
 
 
 def write_texts_on(
     workers: Workers,
-    load: Callable[[], Engine],
+    load: Callable[[], BatchEngine],
+    seats: int,
     records: Iterable[Record | Failure],
     finished: Container[RecordId],
     run_seed: int | None,
 ) -> Iterator[Result | Failure]:
     """A result for each record that is not ``finished``, as they come: failures of reading first.
 
+    ``seats`` is about how many texts a worker writes at a time.
     Raises ``HsdError`` where a worker cannot load its pair, or the cluster fails.
     """
     waiting: list[Record] = []
@@ -48,7 +50,7 @@ def write_texts_on(
         return
     lines = {record.line for record in waiting}
     with _failures_of_ray():
-        written = _written(_blocks(waiting, workers.number), workers, load, run_seed)
+        written = _written(_blocks(waiting, workers.number, seats), workers, load, run_seed)
         waiting.clear()  # they are in the cluster's memory
         for outcome in _outcomes(written):
             if outcome.line in lines:  # else it was written twice
@@ -58,14 +60,14 @@ def write_texts_on(
         raise HsdError(f"{len(lines)} records did not come back from the cluster; the same command writes them")
 
 
-def _blocks(records: Sequence[Record], workers: int) -> list[dict[str, bytes]]:
-    size = min(IN_A_BLOCK, len(records) // (BLOCKS * workers))
+def _blocks(records: Sequence[Record], workers: int, seats: int) -> list[dict[str, bytes]]:
+    size = min(IN_A_BLOCK * seats, len(records) // (BLOCKS * workers))
     size = max(size, ceil(len(records) / MOST_BLOCKS))
     return [{"records": pickle.dumps(records[at : at + size])} for at in range(0, len(records), size)]
 
 
 def _written(
-    blocks: list[dict[str, bytes]], workers: Workers, load: Callable[[], Engine], run_seed: int | None
+    blocks: list[dict[str, bytes]], workers: Workers, load: Callable[[], BatchEngine], run_seed: int | None
 ) -> Dataset:
     DataContext.get_current().enable_progress_bars = False
     tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote()

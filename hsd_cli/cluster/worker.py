@@ -15,7 +15,6 @@ from ray.util import get_node_ip_address
 from hsd_cli.batch.records import Failure, Record
 from hsd_cli.batch.results import Result, write_texts
 from hsd_cli.batch_engine import BatchEngine
-from hsd_cli.engine import Engine
 from hsd_cli.errors import HsdError
 
 TRIES = 3  # as often a record may be begun, for each worker that dies of it has the next one try
@@ -45,12 +44,12 @@ class Worker:
     ``load`` has the pair come into memory. ``tries`` is a handle of ``Tries``.
     """
 
-    def __init__(self, load: Callable[[], Engine], run_seed: int | None, tries: Any) -> None:
+    def __init__(self, load: Callable[[], BatchEngine], run_seed: int | None, tries: Any) -> None:
         self._run_seed = run_seed
         self._tries = tries
         self._engine: BatchEngine | Collapse
         try:
-            self._engine = BatchEngine(load(), 1)
+            self._engine = load()
         except Exception as error:
             self._engine = _collapse("cannot load the pair", error)
 

@@ -14,7 +14,7 @@ import typer
 from hsd_cli.commands import options
 from hsd_cli.commands.batch import generate_batch
 from hsd_cli.commands.each_file import generate_each
-from hsd_cli.commands.many_texts import side_by_side
+from hsd_cli.commands.many_texts import in_this_process, side_by_side
 from hsd_cli.commands.models import ModelOptions, say
 from hsd_cli.commands.on_cluster import on_cluster
 from hsd_cli.commands.one_text import Display, write_text
@@ -242,10 +242,6 @@ def generate(
         (size != 1 and source is None and not each, "--batch-size is about many texts; name them with --input"),
         (size != 1 and parallel, "--parallel is for one text at a time; leave --batch-size out"),
         (size != 1 and tensor_parallel, "--tensor-parallel is for one text at a time; leave --batch-size out"),
-        (
-            size != 1 and ray is not None,
-            "--ray has a pair in each worker, for one text at a time; leave --batch-size out",
-        ),
         (ray is None and worker_cpus is not None, "--worker-cpus is about the workers of --ray"),
         (ray is not None and tensor_parallel, "--ray has a pair in each worker; leave --tensor-parallel out"),
         (
@@ -291,9 +287,10 @@ def generate(
 
     many: dict[str, Any] = {"target": models.names["target"], "stats": stats, "quiet": quiet}
     if source is not None:
-        start = side_by_side(load, size)
+        start = in_this_process(partial(side_by_side, load, size))
         if ray is not None:
-            start = on_cluster(partial(models.load, quiet=True), ray, worker_cpus, device, quiet)
+            quietly = partial(side_by_side, partial(models.load, quiet=True), size)
+            start = on_cluster(quietly, size, ray, worker_cpus, device, quiet)
         generate_batch(source, output, request(), start=start, **many)
         return
     place = None if output is None else Path(output)
@@ -308,7 +305,7 @@ def generate(
             output=place,
             as_json=json,
             strict=strict,
-            start=side_by_side(load, size),
+            start=in_this_process(partial(side_by_side, load, size)),
             **many,
         )
         return

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hsd_cli.batch.records import Failure, Record, RecordId
     from hsd_cli.batch.results import Result
     from hsd_cli.batch.survey import Survey
+    from hsd_cli.batch_engine import BatchEngine
     from hsd_cli.engine import Engine
     from hsd_cli.ui.batch_progress import BatchProgress
 
@@ -33,16 +34,22 @@ class Failures(NamedTuple):
     first: Failure | None
 
 
-def side_by_side(load: Callable[[], Engine], size: int | None) -> Callable[[], Writer]:
-    """Starts a pair in this process that writes ``size`` texts at a time, or as many as there is room for."""
+def side_by_side(load: Callable[[], Engine], size: int | None) -> BatchEngine:
+    """A pair that writes ``size`` texts at a time, or as many as there is room for."""
+    from hsd_cli.batch_engine import BatchEngine
+    from hsd_cli.planner.batch_size import texts_that_fit
+
+    pair = load()
+    return BatchEngine(pair, texts_that_fit(pair.target, pair.drafter) if size is None else size)
+
+
+def in_this_process(load: Callable[[], BatchEngine]) -> Callable[[], Writer]:
+    """Starts a pair here."""
 
     def start() -> Writer:
         from hsd_cli.batch.results import write_texts
-        from hsd_cli.batch_engine import BatchEngine
-        from hsd_cli.planner.batch_size import texts_that_fit
 
-        pair = load()
-        engine = BatchEngine(pair, texts_that_fit(pair.target, pair.drafter) if size is None else size)
+        engine = load()
         return lambda records, finished, run_seed, progress: write_texts(
             records, finished, engine, run_seed, progress.watch
         )

@@ -12,17 +12,20 @@ from hsd_cli.errors import UsageError
 if TYPE_CHECKING:
     from hsd_cli.batch.records import Failure, Record, RecordId
     from hsd_cli.batch.results import Result
+    from hsd_cli.batch_engine import BatchEngine
     from hsd_cli.commands.many_texts import Writer
-    from hsd_cli.engine import Engine
     from hsd_cli.ui.batch_progress import BatchProgress
+
+SOME = 8  # texts at a time, where each worker finds out how many
 
 
 def on_cluster(
-    load: Callable[[], Engine], address: str, cpus: int | None, device: str, quiet: bool
+    load: Callable[[], BatchEngine], size: int | None, address: str, cpus: int | None, device: str, quiet: bool
 ) -> Callable[[], Writer]:
     """Starts workers on the cluster at ``address``, which is as in ``join``; each has the pair from ``load``.
 
-    Raises ``UsageError`` for a ``device`` that a worker is not to choose.
+    ``size`` is how many texts a pair writes at a time, if that is known. Raises ``UsageError`` for a ``device`` that a
+    worker is not to choose.
     """
     if ":" in device:
         raise UsageError(f"workers are given their GPUs; --device {device.partition(':')[0]} is enough")
@@ -51,7 +54,7 @@ def on_cluster(
             from hsd_cli.batch.results import Result
 
             try:
-                for outcome in write_texts_on(room, load, records, finished, run_seed):
+                for outcome in write_texts_on(room, load, size or SOME, records, finished, run_seed):
                     if isinstance(outcome, Result):
                         progress.add(outcome.tokens, outcome.drafted, outcome.accepted)
                     yield outcome

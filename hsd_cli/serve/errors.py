@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from hsd_cli.engine import PromptTooLongError
-from hsd_cli.errors import HsdError, UsageError
+from hsd_cli.errors import HsdError, OutOfMemoryError, UsageError
 from hsd_cli.serve.worker import BusyError
 
 KINDS = {401: "authentication_error", 429: "rate_limit_error"}
@@ -58,4 +58,6 @@ def explained(error: Exception) -> ApiError:
         return ApiError(400, str(error), code="context_length_exceeded")
     if isinstance(error, UsageError):
         return ApiError(400, str(error))
+    if isinstance(error, OutOfMemoryError):  # others may leave some
+        return ApiError(503, str(error))
     return ApiError(500, str(error) if isinstance(error, HsdError) else "the text could not be written; see the log")
