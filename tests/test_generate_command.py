@@ -353,8 +353,8 @@ DAMAGE: dict[Callable[[Path], None], str] = {
     missing_weights: "lacks 1 of its weights (lm_head.weight, ...); download it again",
     no_weights: "cannot load the model of",
     damaged_configuration: "cannot load the model of",
-    foreign_code: "program of its own",
-    encoder_decoder: "is a t5 model; hsd needs a causal language model",
+    foreign_code: "needs Python code of its own",
+    encoder_decoder: "is an encoder-decoder (t5); hsd needs a causal language model",
     state_of_its_own: "cannot be rolled back",
 }
 
