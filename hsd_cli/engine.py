@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 import torch
 
@@ -14,7 +13,7 @@ from hsd_cli.decoding.dispensable import DispensableDrafter
 from hsd_cli.decoding.loop import Commit, Limits, decode
 from hsd_cli.decoding.parallel import ParallelDrafter
 from hsd_cli.decoding.sampling import Warper
-from hsd_cli.decoding.settings import SamplingSettings
+from hsd_cli.decoding.settings import SamplingSettings, Verification
 from hsd_cli.decoding.statistics import Statistics
 from hsd_cli.decoding.text import TextStream
 from hsd_cli.decoding.verification import Coupled, Randomness, Rejection, VerificationRule
@@ -37,8 +36,6 @@ from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 from hsd_cli.runtime.loading import LoadedModel
 from hsd_cli.runtime.model import CachedModel, context_size_of
 from hsd_cli.vocab.tokenizer import ModelTokenizer, Prompt, Rendered
-
-Verification = Literal["rejection", "coupled"]
 
 LONGEST_DRAFT = 16  # target tokens, where the length is left to the controller
 PLAIN_PASSES = 3  # for `time_plain`: enough for a median

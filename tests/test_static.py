@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from hsd_cli.decoding.settings import SamplingSettings
+from hsd_cli.decoding.settings import SamplingSettings, Verification
 from hsd_cli.drafting.registry import ALGORITHMS
-from hsd_cli.engine import Engine, Request, Verification
+from hsd_cli.engine import Engine, Request
 from hsd_cli.runtime.graphs import Function, Graphs, Recording
 from hsd_cli.runtime.loading import LoadedModel, load_model
 from hsd_cli.runtime.model import CachedModel

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from hsd_cli.decoding.sampling import Warper
-from hsd_cli.decoding.settings import SamplingSettings
-from hsd_cli.engine import Engine, Request, Verification
+from hsd_cli.decoding.settings import SamplingSettings, Verification
+from hsd_cli.engine import Engine, Request
 from hsd_cli.errors import UsageError
 from hsd_cli.runtime.model import CachedModel
 from hsd_cli.ui.vocab_list import token_text
