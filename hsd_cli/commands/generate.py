@@ -176,7 +176,7 @@ def generate(
     `seed`, `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `algorithm`, `lookahead`, `verification`.
     Each result is appended to `--output` at once; after a crash or Ctrl-C the same command goes on where it stopped. A
     bad record becomes a result with `error`. `--seed` gives each record a seed of its own, by its id. With
-    `--batch-size` several are written at a time, each as it would be alone.
+    `--batch-size` or `--ray` several are written at a time, each as it would be alone; they come as they get ready.
 
     **Several GPUs**: `--device-map auto` puts the target's layers on all of them. With `torchrun --standalone
     --nproc-per-node N -m hsd_cli generate --tensor-parallel ...` each of N processes has a share of every matrix; the
