@@ -470,3 +470,49 @@ def test_results_on_a_terminal_need_no_bar(letters: str, tmp_path: Path) -> None
     line, summary = terminal.text.strip().splitlines()
     assert json.loads(line)["text"] == "bcdefghi"
     assert summary.startswith("hsd: 1 text · 8 tokens in ")
+
+
+# Several at a time
+
+
+@pytest.mark.parametrize("size", ["3", "auto"])
+def test_texts_that_are_written_together_are_what_they_are_alone(
+    unsure: str, letters: str, tmp_path: Path, size: str
+) -> None:
+    records = jsonl(
+        tmp_path / "in.jsonl",
+        [{"id": f"r{n}", "prompt": "abc"[: 1 + n % 3], "max_new_tokens": 3 + 4 * (n % 4)} for n in range(8)],
+    )
+    options = ["-t", unsure, "-d", letters, "-i", records, "--seed", 5, "--temperature", 1]
+    one_by_one, together = run(*options), run(*options, "--batch-size", size)
+    assert (one_by_one.code, together.code) == (0, 0)
+    assert len(set(texts(together.out).values())) > 3
+    assert texts(together.out) == texts(one_by_one.out)
+
+
+def test_a_bad_record_among_those_written_together_is_an_error_of_its_own(letters: str, tmp_path: Path) -> None:
+    records = jsonl(tmp_path / "in.jsonl", [{"prompt": "a"}, {"prompt": "b" * 600}, {"prompt": 3}, {"prompt": "c"}])
+    result = run("-t", letters, "-i", records, "--batch-size", 4)
+    assert result.code == 1
+    by_line = {each["line"]: each for each in results(result.out)}
+    assert [("text" in by_line[line], "error" in by_line[line]) for line in (1, 2, 3, 4)] == [
+        (True, False),
+        (False, True),
+        (False, True),
+        (True, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-i", "in.jsonl", "--batch-size", "0"], "neither auto nor a whole number"),
+        (["-i", "in.jsonl", "--batch-size", "many"], "neither auto nor a whole number"),
+        (["a", "--batch-size", "2"], "--batch-size is about many texts"),
+        (["-i", "in.jsonl", "--batch-size", "2", "--parallel"], "leave --batch-size out"),
+    ],
+)
+def test_a_batch_size_that_makes_no_sense_is_refused(arguments: list[str], sentence: str) -> None:
+    result = run(*arguments)
+    assert result.code == 2
+    assert sentence in result.err
