@@ -45,10 +45,7 @@ class BatchEngine:
         self._experiences: dict[Hashable, Experience] = {}
         joint = {"target": self._target_passes, "drafter": self._drafter_passes} if size > 1 else {}
         company = Company(joint, self._experience)
-        self._seats = [
-            Engine(pair.target, pair.drafter, strict=pair.strict, drafter_failure=pair.drafter_failure, company=company)
-            for _ in range(size)
-        ]
+        self._seats = [pair.beside(company) for _ in range(size)]
         self._texts: list[Text] = []
         self._ready: list[Text] = []
         self._happened: list[Happening] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Generator, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -126,17 +127,24 @@ class Engine:
         *,
         strict: bool = True,
         drafter_failure: str | None = None,
-        company: Company | None = None,
     ) -> None:
         self.target = target
         self.drafter = drafter
         self.strict = strict
         self.drafter_failure = drafter_failure
-        self._company = company or Company()
+        self._company = Company()
         self._target_tokenizer = ModelTokenizer.of(target)
         self._drafter_tokenizer = None if drafter is None else ModelTokenizer.of(drafter)
         self._models: dict[str, CachedModel] = {}
         self._commits: Generator[Commit] | None = None
+
+    def beside(self, company: Company) -> Engine:
+        """One for another text at the same time, with the same models and vocabularies."""
+        other = copy(self)
+        other._company = company
+        other._models = {}
+        other._commits = None
+        return other
 
     @property
     def context_size(self) -> int:

@@ -216,6 +216,7 @@ class Controller:
             self._known.copies[last.match].learn(last.drafted, tokens - 1)
         elif last.name in self._makers:
             steps = max(1, self._pace.steps)  # a drafter that had nothing to say took its time, too
-            if last.steady:
+            # In company every text begins to draft anew, and the others wait for that: it counts.
+            if last.steady or self._known.texts > 1:
                 self._costs.observe_draft(last.name, steps, took["draft"] + took.get("translate", 0.0))
             self._known.arms.setdefault(last.name, self._untried(last.name)).learn(tokens, last.drafted, steps)
