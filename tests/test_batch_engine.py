@@ -26,7 +26,10 @@ SAMPLED = SamplingSettings(temperature=0.8, top_p=0.95)
 
 @pytest.fixture(scope="module")
 def pair() -> Engine:
-    return Engine(load_model("embedded:target", "cpu"), load_model("embedded:drafter", "cpu"))
+    """Both models have been compared with the library's once, which takes a pass."""
+    pair = Engine(load_model("embedded:target", "cpu"), load_model("embedded:drafter", "cpu"))
+    list(pair.generate(Request("a", algorithm="slem", max_new_tokens=3)).commits)
+    return pair
 
 
 def requests(algorithm: str, sampling: SamplingSettings = SAMPLED) -> list[Request]:
@@ -192,6 +195,11 @@ def test_a_pass_is_as_dear_to_a_text_as_if_all_others_did_the_same() -> None:
     assert costs.verification(3) == 2.0
     assert costs.marginal == pytest.approx(0.5)
     assert costs.step("slem") == pytest.approx(0.1)
+
+
+def test_texts_share_the_vocabularies_too(pair: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hsd_cli.engine.ModelTokenizer.of", lambda _: pytest.fail("read once more"))
+    assert len(together(BatchEngine(pair, 3), requests("slem"))) == len(PROMPTS)
 
 
 def test_auto_takes_no_more_texts_than_the_memory_holds(pair: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,6 +256,21 @@ def test_copies_now_and_then_do_not_keep_a_drafter_from_being_asked_again(time: 
     assert silent.asked[-1] > 150
 
 
+@pytest.mark.parametrize("texts", [1, 4])
+def test_what_a_first_draft_takes_counts_where_other_texts_wait_for_it(time: Time, texts: int) -> None:
+    clock, costs = PhaseClock(), Costs(0.01)
+    drafter, plain = Scripted(time, [1] * 99, speaks=True), NoDrafter(torch.device("cpu"))
+    controller = Controller({"slem": lambda: drafter}, None, plain, Pace(costs), Experience(costs, texts), clock)
+    text = [1]
+    while len(drafter.asked) < 1 or text[-1] != 2:
+        text.append(2 if drafter.asked else 1)
+        with clock.phase("draft"):
+            controller.draft(text, 1)
+        with clock.phase("verify"):
+            time.spend(1.0)
+    assert costs.step("slem") == pytest.approx(0.1 if texts > 1 else 0.01)
+
+
 def test_a_narrow_lead_over_a_cold_start_is_proved_again(time: Time) -> None:
     clock, costs = PhaseClock(), Costs(0.1)
     text = [1]

@@ -16,6 +16,7 @@ from time import perf_counter
 from hsd_cli.batch_engine import BatchEngine
 from hsd_cli.bench.machine import describe_machine
 from hsd_cli.bench.report import spread
+from hsd_cli.bench.runner import rotated
 from hsd_cli.bench.tasks import shipped
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.engine import Engine, Request
@@ -43,13 +44,13 @@ def main() -> None:
         "", chat=False, max_new_tokens=options.tokens, sampling=SamplingSettings(options.temperature), seed=0
     )
     [task] = shipped("code")
-    contenders = [(algorithm, size) for algorithm in options.algorithms.split(",") for size in sizes]
-    rates: dict[tuple[str, int], list[float]] = {contender: [] for contender in contenders}
+    rates: dict[tuple[str, int], list[float]] = {
+        (algorithm, size): [] for algorithm in options.algorithms.split(",") for size in sizes
+    }
     for repeat in range(options.repeats):
-        first = repeat % len(contenders)
-        for algorithm, size in contenders[first:] + contenders[:first]:
+        for (algorithm, size), found in rotated(rates, repeat).items():
             texts = [replace(base, prompt=prompt, algorithm=algorithm) for prompt in islice(cycle(task.prompts), size)]
-            rates[algorithm, size].append(_rate(BatchEngine(pair, size), texts))
+            found.append(_rate(BatchEngine(pair, size), texts))
     result = {
         "target": options.target,
         "drafter": options.draft,

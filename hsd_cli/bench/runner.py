@@ -21,6 +21,7 @@ from hsd_cli.runtime.model import context_size_of
 from hsd_cli.ui.bench_report import BenchReport, Comparison, Costs, Sample
 from hsd_cli.vocab.tokenizer import ModelTokenizer
 
+Name = TypeVar("Name")
 T = TypeVar("T")
 WARM_UP = 32  # tokens
 AUTOMATIC = "auto"
@@ -192,7 +193,7 @@ class Bench:
         return prompts
 
 
-def rotated(contenders: Mapping[str, T], by: int) -> dict[str, T]:
+def rotated(contenders: Mapping[Name, T], by: int) -> dict[Name, T]:
     """Another one comes first each time: what comes first may find the machine in another state."""
     items = list(contenders.items())
     by %= len(items)

@@ -29,9 +29,8 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Pass:
-    """What was read at once: ``tokens`` of ``texts``. ``drafts``: they were no more than drafts, not prompts."""
+    """What was read at once: ``tokens`` of all texts. ``drafts``: they were no more than drafts, not prompts."""
 
-    texts: int
     tokens: int
     drafts: bool
 
@@ -75,7 +74,7 @@ class JointPasses:
                 each.text.switch(logits)
             else:
                 each.text.throw(logits)
-        return Pass(len(group), tokens, drafts)
+        return Pass(tokens, drafts)
 
 
 def _first_few(waiting: list[Waiting]) -> list[Waiting]:
