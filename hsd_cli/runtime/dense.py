@@ -121,22 +121,32 @@ class DenseDecoder:
 
         They are ``shares`` of texts, one after another; ``angles`` say where in the texts they are.
         """
-        count = len(ids)
         hidden = F.embedding(ids, self._embeddings)
-        cos, sin = angles
         for number, layer in enumerate(self._layers):
-            states = layer.attention(self._normed(hidden, layer.before))
-            states = states.view(count, self._heads + 2 * self._kv_heads, self._head_dim)
-            rotating, value = states.split([self._heads + self._kv_heads, self._kv_heads], 1)
-            if layer.norms is not None:
-                query, key = rotating.split([self._heads, self._kv_heads], 1)
-                rotating = torch.cat([self._normed(query, layer.norms[0]), self._normed(key, layer.norms[1])], 1)
-            rotating = rotating * cos + rotating.roll(self._head_dim // 2, -1) * sin
-            query, key = rotating.split([self._heads, self._kv_heads], 1)
-            hidden = hidden + layer.output(self._attended(number, query, key, value, shares))
-            gate, up = layer.gate_up(self._normed(hidden, layer.between)).chunk(2, -1)
-            hidden = hidden + layer.down(F.silu(gate) * up)
+            query, key, value = self._projected(layer, hidden, angles)
+            hidden = self._combined(layer, hidden, self._attended(number, query, key, value, shares))
         return hidden
+
+    def _projected(
+        self, layer: Layer, hidden: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What comes before attention: queries ``[k, heads, head_dim]``, and keys and values of fewer heads."""
+        cos, sin = angles
+        states = layer.attention(self._normed(hidden, layer.before))
+        states = states.view(len(hidden), self._heads + 2 * self._kv_heads, self._head_dim)
+        rotating, value = states.split([self._heads + self._kv_heads, self._kv_heads], 1)
+        if layer.norms is not None:
+            query, key = rotating.split([self._heads, self._kv_heads], 1)
+            rotating = torch.cat([self._normed(query, layer.norms[0]), self._normed(key, layer.norms[1])], 1)
+        rotating = rotating * cos + rotating.roll(self._head_dim // 2, -1) * sin
+        query, key = rotating.split([self._heads, self._kv_heads], 1)
+        return query, key, value
+
+    def _combined(self, layer: Layer, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """What comes after it, ``[k, hidden_size]``."""
+        hidden = hidden + layer.output(attended)
+        gate, up = layer.gate_up(self._normed(hidden, layer.between)).chunk(2, -1)
+        return hidden + layer.down(F.silu(gate) * up)
 
     def _attended(
         self, number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, shares: Sequence[Share]
