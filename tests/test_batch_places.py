@@ -56,7 +56,7 @@ def rows(place: str) -> list[dict[str, Any]]:
     files, folder = filesystem(place)
     found: list[dict[str, Any]] = []
     for name in sorted(files.ls(folder, detail=False)):
-        with opened(f"{files.unstrip_protocol(name)}", to_the_end=False) as part:
+        with opened(f"{files.unstrip_protocol(name)}") as part:
             found += [json.loads(line) for line in part.lines()]
     return found
 
@@ -97,7 +97,7 @@ def test_the_files_of_a_folder_are_read_in_the_order_of_their_names(tmp_path: Pa
     for number in (2, 1, 3):
         parquet(folder / f"part-{number}.parquet", [{"prompt": str(number)}])
     (folder / ".part-4.parquet").write_text("being written")
-    with opened(str(folder), to_the_end=False) as source:
+    with opened(str(folder)) as source:
         for _ in range(2):
             assert [json.loads(line)["prompt"] for line in source.lines()] == ["1", "2", "3"]
 

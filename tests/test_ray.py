@@ -147,7 +147,7 @@ def test_records_and_results_in_parquet_and_behind_urls_several_at_a_time(
     arguments = ["-q", "-t", model, *SAMPLED, "--batch-size", "2", "--ray", nodes.address]
     arguments += ["-i", f"file://{tmp_path / 'in.parquet'}", "-o"]
     assert hsd("generate", *arguments, "memory://results/out.parquet") == (0, "", "")
-    with opened("memory://results/out.parquet", to_the_end=False) as results:
+    with opened("memory://results/out.parquet") as results:
         written = b"\n".join(results.lines()).decode()
     assert outcomes(written) == {f"r{number}": alone[f"r{number}"] for number in range(4)}
 

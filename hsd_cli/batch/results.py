@@ -56,9 +56,11 @@ def write_texts(
     engine: BatchEngine,
     run_seed: int | None,
     watch: Callable[[Commit], None],
+    ready: Callable[[], bool] = lambda: True,
 ) -> Iterator[Result | Failure]:
     """A result for each record that is not ``finished``, as they get ready; every commit is shown to ``watch``.
 
+    Texts are not held up by records that have yet to come: as long as the next one is not ``ready``, they go on.
     What the engine refuses is a failure of its record alone, and so is a lack of memory, unless the record can be
     tried again in less company.
     """
@@ -66,7 +68,10 @@ def write_texts(
     again: list[Record] = []
     writing: dict[Text, Writing] = {}
     while True:
-        while engine.free and (record := again.pop() if again else next(outcomes, None)) is not None:
+        while engine.free and (again or not writing or ready()):
+            record = again.pop() if again else next(outcomes, None)
+            if record is None:
+                break
             if isinstance(record, Failure):
                 yield record
             else:

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from hsd_cli.batch.parquet import read_rows, require_pyarrow
+from hsd_cli.batch.pipe import PipeLines
 from hsd_cli.batch.places import filesystem, is_parquet, local_path, naming
 
 STANDARD_INPUT = "-"
 
 
 class Source(NamedTuple):
-    """``lines`` begins anew with every call, which a pipe that is not read ``again`` can do once."""
+    """``lines`` begins anew with every call, which a pipe that is not read ``again`` can do once.
+
+    ``ready``: whether nobody has to be waited for until the next one is there.
+    """
 
     lines: Callable[[], Iterable[bytes]]
-    again: bool
+    again: bool = True
+    ready: Callable[[], bool] = lambda: True
 
 
 @contextmanager
-def opened(place: str, to_the_end: bool) -> Iterator[Source]:
-    """The records of ``place``; ``-`` is standard input. ``to_the_end`` waits for all that a pipe has.
-
-    Raises ``HsdError`` for what cannot be read.
-    """
+def opened(place: str) -> Iterator[Source]:
+    """The records of ``place``; ``-`` is standard input. Raises ``HsdError`` for what cannot be read."""
     path = local_path(place)
     if path is None or is_parquet(place):
         yield _stored(place)
@@ -36,19 +37,35 @@ def opened(place: str, to_the_end: bool) -> Iterator[Source]:
     with ExitStack() as stack:
         with naming("read", place):
             stream = sys.stdin.buffer if place == STANDARD_INPUT else stack.enter_context(path.open("rb"))
-            if to_the_end and not stream.seekable():
-                copy = stack.enter_context(tempfile.TemporaryFile())
-                shutil.copyfileobj(stream, copy)
-                copy.seek(0)
-                stream = copy
-        beginning = stream.tell() if stream.seekable() else None
+        yield _from_its_place(stream) if stream.seekable() else _as_they_come(stream, place)
 
-        def lines() -> Iterable[bytes]:
-            if beginning is not None:
-                stream.seek(beginning)
-            return stream
 
-        yield Source(lines, again=beginning is not None)
+@contextmanager
+def to_the_end(source: Source, place: str) -> Iterator[Source]:
+    """All that a pipe has, once that is known, to be read again; ``place`` is where it comes from."""
+    if source.again:
+        yield source
+        return
+    with tempfile.TemporaryFile() as copy:
+        with naming("copy", place):
+            copy.writelines(source.lines())
+            copy.seek(0)
+        yield _from_its_place(copy)
+
+
+def _from_its_place(stream: IO[bytes]) -> Source:
+    beginning = stream.tell()
+
+    def lines() -> Iterable[bytes]:
+        stream.seek(beginning)
+        return stream
+
+    return Source(lines)
+
+
+def _as_they_come(stream: IO[bytes], place: str) -> Source:
+    coming = PipeLines(stream.fileno(), place)
+    return Source(lambda: coming, again=False, ready=coming.ready)
 
 
 def _stored(place: str) -> Source:
@@ -68,7 +85,7 @@ def _stored(place: str) -> Source:
                 with files.open(path, "rb") as file:
                     yield from file
 
-    return Source(lines, again=True)
+    return Source(lines)
 
 
 def _named(value: object) -> dict[str, str]:

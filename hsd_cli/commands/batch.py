@@ -39,7 +39,7 @@ def generate_batch(
     from hsd_cli.batch.parts import Parts
     from hsd_cli.batch.places import is_parquet, local_path
     from hsd_cli.batch.records import read_records
-    from hsd_cli.batch.sources import opened
+    from hsd_cli.batch.sources import opened, to_the_end
     from hsd_cli.batch.survey import survey
 
     path = None if output is None else local_path(output)
@@ -47,10 +47,12 @@ def generate_batch(
     resumable = output is not None and (path is None or not grows or path.is_file() or not path.exists())
     journal: Journal | Parts | None = None
     with ExitStack() as stack:
-        records = stack.enter_context(opened(source, to_the_end=resumable))
+        records = stack.enter_context(opened(source))
         if output is not None and resumable:
             journal = Journal(path) if path is not None and grows else Parts(output)
             stack.enter_context(journal)
+        if journal is not None and journal.finished:  # of these records, or of others?
+            records = stack.enter_context(to_the_end(records, source))
         put = stack.enter_context(Output(path)).write if journal is None else journal.append
         run_seed = _run_seed(base.seed, journal)
         found = survey(read_records(records.lines(), base, run_seed, target), journal) if records.again else None
@@ -60,6 +62,7 @@ def generate_batch(
             read_records(records.lines(), base, run_seed, target),
             lambda outcome: put(outcome.json()),
             start,
+            ready=records.ready,
             survey=found,
             finished=() if journal is None else journal.finished,
             run_seed=run_seed,

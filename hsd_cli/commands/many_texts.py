@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from hsd_cli.engine import Engine
     from hsd_cli.ui.batch_progress import BatchProgress
 
-# Writes the records that are not finished, with seeds of the run's, and shows how far it is.
+# Writes the records that are not finished, with seeds of the run's, and shows how far it is. The last argument is
+# whether the next record can be had without waiting.
 Writer: TypeAlias = (
-    "Callable[[Iterable[Record | Failure], Container[RecordId], int | None, BatchProgress], Iterator[Result | Failure]]"
+    "Callable[[Iterable[Record | Failure], Container[RecordId], int | None, BatchProgress, Callable[[], bool]], "
+    "Iterator[Result | Failure]]"
 )
 
 
@@ -50,8 +52,8 @@ def in_this_process(load: Callable[[], BatchEngine]) -> Callable[[], Writer]:
         from hsd_cli.batch.results import write_texts
 
         engine = load()
-        return lambda records, finished, run_seed, progress: write_texts(
-            records, finished, engine, run_seed, progress.watch
+        return lambda records, finished, run_seed, progress, ready: write_texts(
+            records, finished, engine, run_seed, progress.watch, ready
         )
 
     return start
@@ -62,6 +64,7 @@ def write_many(
     put: Callable[[Result | Failure], None],
     start: Callable[[], Writer],
     *,
+    ready: Callable[[], bool] = lambda: True,
     survey: Survey | None,
     finished: Container[RecordId] = (),
     run_seed: int | None,
@@ -72,7 +75,8 @@ def write_many(
 ) -> Failures:
     """Hands every record's outcome to ``put``, shows how far it is on a terminal, and sums up.
 
-    ``start`` is called once, if there is anything to write. ``survey`` is unknown where records come as they please.
+    ``start`` is called once, if there is anything to write. As long as the next record is not ``ready``, texts that are
+    being written go on without it. ``survey`` is unknown where records come as they please.
     ``prints``: the outcomes go to standard output. ``afterwards`` says what to do after Ctrl-C, which is exit code 130.
     """
     from hsd_cli.batch.records import Failure
@@ -88,7 +92,7 @@ def write_many(
     progress = BatchProgress(total, before, shown)
     try:
         with progress:
-            for outcome in write(records, finished, run_seed, progress):
+            for outcome in write(records, finished, run_seed, progress, ready):
                 with holding_interrupts():
                     put(outcome)
                     progress.count(failed=isinstance(outcome, Failure))
@@ -107,7 +111,11 @@ def write_many(
 
 
 def _only_failures(
-    records: Iterable[Record | Failure], finished: Container[RecordId], run_seed: int | None, progress: BatchProgress
+    records: Iterable[Record | Failure],
+    finished: Container[RecordId],
+    run_seed: int | None,
+    progress: BatchProgress,
+    ready: Callable[[], bool],
 ) -> Iterator[Result | Failure]:
     from hsd_cli.batch.records import Failure
 

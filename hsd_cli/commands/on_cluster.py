@@ -50,6 +50,7 @@ def on_cluster(
             finished: Container[RecordId],
             run_seed: int | None,
             progress: BatchProgress,
+            ready: Callable[[], bool],
         ) -> Iterator[Result | Failure]:
             from hsd_cli.batch.results import Result
 
