@@ -91,6 +91,8 @@ class BatchEngine:
         """Goes on with no more texts at a time than there are now, at least one; what the other seats hold is freed."""
         del self._seats[0 if self._texts else 1 :]
         self.size = len(self._texts) or 1
+        for passes in (self._target_passes, self._drafter_passes):
+            passes.trim()
 
     @torch.inference_mode()
     def step(self) -> list[Happening]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from hsd_cli.runtime.graphs import Recording
 
 # The same examples on every machine, and no failure because a machine was slow.
 settings.register_profile("hsd", derandomize=True, deadline=None, max_examples=60)
@@ -33,6 +38,23 @@ def _surroundings(monkeypatch: pytest.MonkeyPatch, _cache: Path) -> None:
     monkeypatch.setenv("HSD_CONFIG", str(_cache / "config.toml"))
     monkeypatch.setenv("HSD_HISTORY", str(_cache / "history"))
     os.environ.setdefault("COLUMNS", "100")
+
+
+@pytest.fixture
+def recordings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The CPU records, too: the names of the functions that it has recorded."""
+    from hsd_cli.runtime.graphs import Graphs
+    from tests.recording import record
+
+    made: list[str] = []
+
+    def noted(function: Any, inputs: Sequence[torch.Tensor], generator: torch.Generator | None) -> Recording:
+        made.append(getattr(function, "func", function).__name__)
+        return record(function, inputs, generator)
+
+    for user in ("hsd_cli.runtime.model", "hsd_cli.runtime.joint", "hsd_cli.drafting.registry"):
+        monkeypatch.setattr(f"{user}.graphs_for", lambda device: Graphs(noted))
+    return made
 
 
 # Three models that many files ask for. Most others can do without transformers, which takes seconds to import.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import pytest
 import torch
@@ -19,24 +18,9 @@ from hsd_cli.runtime.loading import LoadedModel, load_model
 from hsd_cli.runtime.model import CachedModel
 from hsd_cli.runtime.static import SIZES, bucket_for
 from tests.architectures import random_model
-from tests.recording import record
 from tests.test_dense import DENSE
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
-
-@pytest.fixture
-def recordings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The CPU records, too: the names of the functions that it has recorded."""
-    made: list[str] = []
-
-    def noted(function: Any, inputs: Sequence[torch.Tensor], generator: torch.Generator | None) -> Recording:
-        made.append(getattr(function, "func", function).__name__)
-        return record(function, inputs, generator)
-
-    for user in ("hsd_cli.runtime.model", "hsd_cli.drafting.registry"):
-        monkeypatch.setattr(f"{user}.graphs_for", lambda device: Graphs(noted))
-    return made
 
 
 def test_buckets_are_a_quarter_of_the_text_too_large_at_most() -> None:

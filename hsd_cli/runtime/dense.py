@@ -34,6 +34,9 @@ PROBE = 8  # tokens
 FEW = 32  # tokens per pass: a draft to verify, not a prompt
 
 Map = Callable[[torch.Tensor], torch.Tensor]  # a linear one
+# From a layer's number, and its queries ``[k, heads, head_dim]``, keys and values (of fewer heads) to what the tokens
+# see, ``[k, heads * head_dim]``.
+Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,16 @@ class DenseDecoder:
         self._layers = [_layer(layer) for layer in model.model.layers]
         self._cos = self._sin = torch.empty(0)
 
+    @property
+    def depth(self) -> int:
+        """The number of layers."""
+        return len(self._layers)
+
+    def no_memory(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """A layer's keys and values, of no texts: ``[0, kv_heads, 0, head_dim]``."""
+        empty = self._embeddings.new_empty(0, self._kv_heads, 0, self._head_dim)
+        return empty, empty
+
     def logits(self, readings: Sequence[Reading]) -> list[torch.Tensor]:
         """Reads all of ``readings``, each of another text, in one pass; for each its logits,
         ``[keep, vocabulary_size]``.
@@ -105,7 +118,7 @@ class DenseDecoder:
         tables = self.angles(max(reading.end for reading in readings))
         cos, sin = (torch.cat([table[each.start : each.end] for each in readings]) for table in tables)
         shares = [Share(len(each.ids), self._mask(each.start, len(each.ids)), each.cache.layers) for each in readings]
-        states = self.states(torch.cat([each.ids for each in readings]), (cos, sin), shares)
+        states = self.states(torch.cat([each.ids for each in readings]), (cos, sin), partial(self.attend, shares))
         parts = states.split([share.count for share in shares])
         kept = torch.cat([part[-each.keep :] for part, each in zip(parts, readings, strict=True)])
         return list(self.predict(kept).split([each.keep for each in readings]))
@@ -114,17 +127,13 @@ class DenseDecoder:
         """Logits ``[k, vocabulary_size]``, of ``states`` as the last layer leaves them."""
         return self._head(self._normed(states, self._norm))
 
-    def states(
-        self, ids: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], shares: Sequence[Share]
-    ) -> torch.Tensor:
-        """What the last layer makes of ``ids`` (int64 ``[k]``), ``[k, hidden_size]``.
-
-        They are ``shares`` of texts, one after another; ``angles`` say where in the texts they are.
-        """
+    def states(self, ids: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], attend: Attend) -> torch.Tensor:
+        """What the last layer makes of ``ids`` (int64 ``[k]``), ``[k, hidden_size]``; ``angles`` say where in their
+        texts they are, and ``attend`` knows the texts."""
         hidden = F.embedding(ids, self._embeddings)
         for number, layer in enumerate(self._layers):
             query, key, value = self._projected(layer, hidden, angles)
-            hidden = self._combined(layer, hidden, self._attended(number, query, key, value, shares))
+            hidden = self._combined(layer, hidden, attend(number, query, key, value))
         return hidden
 
     def _projected(
@@ -148,10 +157,10 @@ class DenseDecoder:
         gate, up = layer.gate_up(self._normed(hidden, layer.between)).chunk(2, -1)
         return hidden + layer.down(F.silu(gate) * up)
 
-    def _attended(
-        self, number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, shares: Sequence[Share]
+    def attend(
+        self, shares: Sequence[Share], number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ) -> torch.Tensor:
-        """What layer ``number`` sees of each text, ``[k, heads * head_dim]``."""
+        """What layer ``number`` sees of each text: ``Attend`` for tokens that are ``shares``, one after another."""
         if len(shares) == 1:
             return self._attended_share(number, shares[0], query, key, value)
         counts = [share.count for share in shares]
@@ -162,8 +171,9 @@ class DenseDecoder:
         self, number: int, share: Share, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ) -> torch.Tensor:
         keys, values = share.caches[number].update(key.transpose(0, 1)[None], value.transpose(0, 1)[None])
-        attend = self._attend_as_rows if share.count <= FEW else self._attend
-        return attend(query, keys, values, share.mask)
+        if share.count <= FEW:
+            return self.attend_as_rows(query[None], keys, values, share.mask)
+        return self._attend(query, keys, values, share.mask)
 
     def _mask(self, start: int, count: int) -> torch.Tensor | None:
         """As ``Share`` has it."""
@@ -173,8 +183,8 @@ class DenseDecoder:
         return self.row_mask(mask) if count <= FEW else mask
 
     def row_mask(self, mask: torch.Tensor) -> torch.Tensor:
-        """``mask`` (bool ``[k, n]``) for few tokens: once for each head of those that share keys."""
-        return mask.repeat(self._heads // self._kv_heads, 1)
+        """``mask`` (bool ``[..., k, n]``) for few tokens: once for each head of those that share keys."""
+        return mask.repeat(*[1] * (mask.dim() - 2), self._heads // self._kv_heads, 1)
 
     def _attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
@@ -190,16 +200,17 @@ class DenseDecoder:
         )
         return attended[0].transpose(0, 1).reshape(len(query), -1)
 
-    def _attend_as_rows(
+    def attend_as_rows(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """The same. Heads that share keys are rows of one product, so that keys and values are read once for all."""
-        count = len(query)
-        rows = query.view(count, self._kv_heads, -1, self._head_dim).permute(1, 2, 0, 3)
+        """The same for few tokens of each of some texts, ``[texts * k, heads * head_dim]``, of queries ``[texts, k,
+        heads, head_dim]``. Heads that share keys are rows of one product, so that those are read once for all."""
+        texts, count = query.shape[:2]
+        rows = query.view(texts, count, self._kv_heads, -1, self._head_dim).permute(0, 2, 3, 1, 4)
         attended = F.scaled_dot_product_attention(
-            rows.reshape(1, self._kv_heads, -1, self._head_dim), keys, values, mask
+            rows.reshape(texts, self._kv_heads, -1, self._head_dim), keys, values, mask
         )
-        return attended.view(self._heads, count, self._head_dim).transpose(0, 1).reshape(count, -1)
+        return attended.view(texts, self._heads, count, self._head_dim).transpose(1, 2).reshape(texts * count, -1)
 
     def _normed(self, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         if states.is_cuda:

@@ -6,25 +6,28 @@ a pass; when all do, those that need the same model get one together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from greenlet import getcurrent, greenlet
 
+from hsd_cli.runtime.cache import RollbackCache
 from hsd_cli.runtime.dense import DenseDecoder, Reading
+from hsd_cli.runtime.graphs import graphs_for
+from hsd_cli.runtime.joint_static import JointReader
 from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
+from hsd_cli.runtime.seats import SeatCache, SharedMemory
 
 MOST_TOKENS = 2048  # of a pass over several texts: bounds the memory that its activations take
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A text that stands still, and the pass that it needs; ``alone`` makes the pass for no other."""
+    """A text that stands still, and what it needs to be read."""
 
     text: greenlet
     reading: Reading
-    alone: Callable[[], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,33 @@ class JointPasses:
 
     def __init__(self) -> None:
         self._decoder: DenseDecoder | None = None
+        self._reader: JointReader | None = None
         self._waiting: dict[greenlet, Waiting] = {}
 
     def __len__(self) -> int:
         """The number of texts that stand still."""
         return len(self._waiting)
 
-    def read(self, decoder: DenseDecoder, reading: Reading, alone: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def cache(self, decoder: DenseDecoder, device: torch.device, capacity: int) -> RollbackCache | None:
+        """One beside those of the others, where passes can be recorded. ``None`` elsewhere: any will do."""
+        if self._reader is None:
+            graphs = graphs_for(device)
+            if graphs is None:
+                return None
+            self._reader = JointReader(decoder, SharedMemory(decoder), graphs)
+        return SeatCache(self._reader.memory, capacity)
+
+    def trim(self) -> None:
+        """Frees what it keeps for texts that there are no more."""
+        if self._reader is not None:
+            self._reader.memory.trim()
+
+    def read(self, decoder: DenseDecoder, reading: Reading) -> torch.Tensor:
         """The logits that ``reading`` wants, once there was a pass; others write on in the meantime."""
         text = getcurrent()
         assert text.parent is not None, "only texts in greenlets can wait for each other"
         self._decoder = decoder
-        self._waiting[text] = Waiting(text, reading, alone)
+        self._waiting[text] = Waiting(text, reading)
         try:
             logits: torch.Tensor = text.parent.switch()
         finally:
@@ -65,16 +83,39 @@ class JointPasses:
         Where there is not enough memory the texts are read in smaller groups; one that does not even fit alone gets the
         ``torch.OutOfMemoryError``.
         """
-        assert self._decoder is not None
         group = _first_few(list(self._waiting.values()))
         tokens = sum(len(each.reading.ids) for each in group)
         drafts = all(each.reading.keep == len(each.reading.ids) for each in group)
-        for each, logits in zip(group, _read_together(self._decoder, group), strict=True):
+        for each, logits in zip(group, self._read_together(group), strict=True):
             if isinstance(logits, torch.Tensor):
                 each.text.switch(logits)
             else:
                 each.text.throw(logits)
         return Pass(tokens, drafts)
+
+    def _read_together(self, group: Sequence[Waiting]) -> list[torch.Tensor | torch.OutOfMemoryError]:
+        try:
+            with naming_lack_of_memory():
+                return list(self._logits([each.reading for each in group]))
+        except torch.OutOfMemoryError as error:
+            for each in group:
+                each.reading.cache.rollback(each.reading.start)  # some layers have read it
+            if len(group) == 1:
+                return [error]
+        half = len(group) // 2
+        return self._read_together(group[:half]) + self._read_together(group[half:])
+
+    def _logits(self, readings: Sequence[Reading]) -> list[torch.Tensor]:
+        """Those of a few tokens by a recording, if there can be one; the others, such as prompts, without."""
+        assert self._decoder is not None
+        few = [] if self._reader is None else [each for each in readings if self._reader.takes(each)]
+        recorded = self._reader.logits(few) if few and self._reader is not None else None
+        if recorded is None:
+            return self._decoder.logits(readings)
+        found = dict(zip(map(id, few), recorded, strict=True))
+        if others := [each for each in readings if id(each) not in found]:
+            found |= zip(map(id, others), self._decoder.logits(others), strict=True)
+        return [found[id(each)] for each in readings]
 
 
 def _first_few(waiting: list[Waiting]) -> list[Waiting]:
@@ -85,18 +126,3 @@ def _first_few(waiting: list[Waiting]) -> list[Waiting]:
         if count and tokens > MOST_TOKENS:
             return waiting[:count]
     return waiting
-
-
-def _read_together(decoder: DenseDecoder, group: Sequence[Waiting]) -> list[torch.Tensor | torch.OutOfMemoryError]:
-    try:
-        with naming_lack_of_memory():
-            if len(group) == 1:
-                return [group[0].alone()]
-            return list(decoder.logits([each.reading for each in group]))
-    except torch.OutOfMemoryError as error:
-        for each in group:
-            each.reading.cache.rollback(each.reading.start)  # some layers have read it
-        if len(group) == 1:
-            return [error]
-    half = len(group) // 2
-    return _read_together(decoder, group[:half]) + _read_together(decoder, group[half:])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -118,8 +117,11 @@ class CachedModel:
         # The head may be wider than the vocabulary: padded ids are part of the target's distribution all the same.
         self.vocabulary_size = model.get_output_embeddings().weight.shape[0]
         self._dense = dense_decoder(model, self._cache)
-        # What is recorded is of one text's cache.
-        self._graphs = None if self._dense is None or joint is not None else graphs_for(self.device)
+        self._graphs = None
+        if self._dense is not None and joint is None:
+            self._graphs = graphs_for(self.device)
+        elif self._dense is not None and joint is not None:  # what it reads is recorded with what others do
+            self._cache = joint.cache(self._dense, self.device, capacity) or self._cache
         self._static: StaticReader | None = None
         if self._dense is None and model not in _known_causal:
             self._refuse_foresight()
@@ -180,8 +182,10 @@ class CachedModel:
     def _forward(self, ids: torch.Tensor, keep: int) -> torch.Tensor:
         if self._dense is not None:
             reading = Reading(ids, self._cache, self._read, keep)
-            alone = partial(self._dense_pass, self._dense, reading)
-            logits = alone() if self._joint is None else self._joint.read(self._dense, reading, alone)
+            if self._joint is not None:
+                logits = self._joint.read(self._dense, reading)
+            else:
+                logits = self._dense_pass(self._dense, reading)
             self._read += len(ids)
             return logits
         options: dict[str, Any] = {self._cache_name: self._cache, "use_cache": True}

@@ -80,7 +80,8 @@ class StaticReader:
         cos, sin = (table.index_select(0, places) for table in self._angles)
         seen = torch.arange(bucket, device=ids.device) <= places[:, None]
         slots = [Slots(memory, places, bucket) for memory in self._memory]
-        states = self._decoder.states(ids, (cos, sin), [Share(len(ids), self._decoder.row_mask(seen), slots)])
+        share = Share(len(ids), self._decoder.row_mask(seen), slots)
+        states = self._decoder.states(ids, (cos, sin), partial(self._decoder.attend, [share]))
         return (self._decoder.predict(states if row is None else states.index_select(0, row)),)
 
 
