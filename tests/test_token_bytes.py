@@ -200,7 +200,8 @@ def test_ids_past_the_vocabulary_spell_nothing() -> None:
 def test_all_ids_with_the_same_bytes_are_found() -> None:
     vocabulary = vocabulary_of("SentencePiece BPE")
     letter = tokenizer_of("SentencePiece BPE").token_to_id("a")
-    assert vocabulary.ids_by_bytes[b"a"] == [3 + ord("a"), letter]
+    assert vocabulary.repeated_ids[b"a"] == [3 + ord("a"), letter]
+    assert vocabulary.first_ids[b"a"] == 3 + ord("a")
     assert vocabulary.encode(b"a") == [letter]
 
 

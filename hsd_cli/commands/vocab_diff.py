@@ -82,9 +82,13 @@ def vocab_diff(
 
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """For code that makes millions of objects and no garbage: looking for it would take a tenth of the time."""
+    """For code that makes millions of objects and no garbage: looking for it would take a tenth of the time.
+
+    Nor is it looked for later, at exit least of all.
+    """
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         gc.enable()

@@ -114,7 +114,7 @@ class TranslatedContext:
         self._word, self._word_ids = b"", 0
         if self._drafter.text_bytes(ids) != data:
             word = data[max(0, *map(data.rfind, SPACES)) :]
-            if b"\x80" not in self._drafter.ids_by_bytes:  # then what is no character is nothing to it
+            if b"\x80" not in self._drafter.first_ids:  # then what is no character is nothing to it
                 word = word.decode("utf-8", "ignore").encode()
             alone = self._drafter.encode(word)
             if word.isspace() and not alone:
@@ -136,7 +136,7 @@ class TranslatedContext:
     def _readable(self, data: bytes) -> bytes:
         """``data``, less the character at its end that is not whole yet if the drafter lacks tokens for its bytes."""
         _, whole = codecs.utf_8_decode(data, "surrogateescape", False)
-        known = self._drafter.ids_by_bytes
+        known = self._drafter.first_ids
         return data if all(data[i : i + 1] in known for i in range(whole, len(data))) else data[:whole]
 
     def _unfinished_word(self) -> int:

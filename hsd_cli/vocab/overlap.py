@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -24,28 +25,36 @@ class Overlap:
 @lru_cache(maxsize=4)  # one text follows another with the same pair
 def overlap(drafter: Vocabulary, target: Vocabulary) -> Overlap:
     """Tokens with equal bytes; special tokens never match, save end of text, which matches by role."""
-    pairs: list[tuple[int, int]] = []
-    representative: dict[int, int] = {}
-    target_ids = _ordinary_ids(target)
-    for spelled, candidates in _ordinary_ids(drafter).items():
-        counterparts = target_ids.get(spelled)
-        if counterparts:
-            target_id = _canonical(target, spelled, counterparts)
-            pairs += [(candidate, target_id) for candidate in candidates]
-            representative |= dict.fromkeys(counterparts, _canonical(drafter, spelled, candidates))
+    target_ids, drafter_ids = _canonical_ids(target, drafter), _canonical_ids(drafter, target)
+    pairs = _counterparts(drafter, target_ids)
+    representative = dict(_counterparts(target, drafter_ids))
     if target.eos_ids and drafter.eos_ids:
         pairs += [(eos, target.eos_ids[0]) for eos in drafter.eos_ids]
         representative |= dict.fromkeys(target.eos_ids, drafter.eos_ids[0])
     return Overlap(pairs, representative)
 
 
-def _ordinary_ids(vocabulary: Vocabulary) -> dict[bytes, list[int]]:
-    """Ids by bytes, apart from end of text, which some tokenizers write out like any other token."""
-    table = dict(vocabulary.ids_by_bytes)
-    for spelled in {vocabulary.token_bytes[eos] for eos in vocabulary.eos_ids}:
-        if spelled:
-            table[spelled] = [index for index in table[spelled] if index not in vocabulary.eos_ids]
-    return {spelled: ids for spelled, ids in table.items() if ids}
+def _counterparts(vocabulary: Vocabulary, ids: Mapping[bytes | None, int]) -> list[tuple[int, int]]:
+    """The tokens of ``vocabulary`` that are spelled as one of ``ids``; (id, that one)."""
+    found = enumerate(map(ids.get, vocabulary.token_bytes))
+    return [(index, other) for index, other in found if other is not None and index not in vocabulary.eos_ids]
+
+
+def _canonical_ids(vocabulary: Vocabulary, other: Vocabulary) -> dict[bytes | None, int]:
+    """One id for every byte string, apart from end of text, which some tokenizers write out like any other token.
+
+    Of several ids, if ``other`` has such a token, the one that the tokenizer itself uses, if any.
+    """
+    ids: dict[bytes | None, int] = dict(vocabulary.first_ids)
+    ends = {spelled for eos in vocabulary.eos_ids if (spelled := vocabulary.token_bytes[eos])}
+    for spelled in ends | (vocabulary.repeated_ids.keys() & other.first_ids.keys()):
+        same = vocabulary.repeated_ids.get(spelled, [ids[spelled]])
+        match [index for index in same if index not in vocabulary.eos_ids]:
+            case []:
+                del ids[spelled]
+            case candidates:
+                ids[spelled] = _canonical(vocabulary, spelled, candidates)
+    return ids
 
 
 def _canonical(vocabulary: Vocabulary, spelled: bytes, ids: list[int]) -> int:

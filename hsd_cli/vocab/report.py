@@ -90,6 +90,8 @@ def token_class(spelled: bytes | None) -> str:
     """The entry of ``TOKEN_CLASSES`` that best describes a token; a word counts by its script."""
     if not spelled:
         return "special tokens"
+    if spelled.strip().isalpha():  # in bytes these are ASCII's letters: most tokens need no other look
+        return "Latin words"
     try:
         text = spelled.decode().strip()
     except UnicodeDecodeError:
@@ -129,7 +131,7 @@ def _difference(ids: Iterable[int], excluded: Collection[int]) -> list[int]:
 
 
 def _shared_fraction(vocabulary: Vocabulary, other: Vocabulary, ids: Sequence[int]) -> float:
-    shared = sum(vocabulary.token_bytes[index] in other.ids_by_bytes for index in ids)
+    shared = sum(vocabulary.token_bytes[index] in other.first_ids for index in ids)
     return shared / max(len(ids), 1)
 
 

@@ -7,14 +7,15 @@ decoder steps makes of it, except for the steps that only touch the two ends of 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from codecs import charmap_encode
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
 Description = Mapping[str, Any]
 # A token on its way through the decoder: text until a step turns it into bytes.
 Piece = str | bytes
-Step = Callable[[Piece], Piece]
+Step = Callable[[str], Piece]
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 # What the library's WordPiece decoder rewrites in each piece when its clean-up is on.
@@ -43,21 +44,14 @@ def flatten(component: Description | None, children: str) -> Iterator[Descriptio
         yield component
 
 
-def _on_text(change: Callable[[str], Piece]) -> Step:
-    return lambda piece: change(piece) if isinstance(piece, str) else piece
-
-
 @cache
-def _latin_1_of_alphabet() -> dict[int, str]:
-    """The byte alphabet for ``str.translate``; what Latin-1 has beyond the alphabet must not pass for a byte."""
-    return dict.fromkeys(range(256), "\uffff") | {
-        ord(character): chr(byte) for character, byte in byte_alphabet().items()
-    }
+def _byte_of_character() -> dict[int, int]:
+    return str.maketrans(byte_alphabet())
 
 
 def _byte_level(text: str) -> bytes:
     try:
-        return text.translate(_latin_1_of_alphabet()).encode("latin-1")
+        return charmap_encode(text, "strict", _byte_of_character())[0]
     except UnicodeEncodeError:  # an added token with characters outside the alphabet stands for itself
         return text.encode("utf-8", "surrogatepass")
 
@@ -99,26 +93,26 @@ def _steps(description: Description) -> list[Step]:
     decoder = description.get("decoder")
     if decoder is None:
         # The library joins the tokens of such a tokenizer with spaces.
-        return [_on_text(lambda text: " " + text)]
+        return [lambda text: " " + text]
     steps: list[Step] = []
     for step in flatten(decoder, "decoders"):
         kind = step["type"]
         if kind == "ByteLevel":
-            steps.append(_on_text(_byte_level))
+            steps.append(_byte_level)
         elif kind == "ByteFallback":
-            steps.append(_on_text(_byte_fallback))
+            steps.append(_byte_fallback)
         elif kind == "Metaspace":
             mark = step["replacement"]
-            steps.append(_on_text(lambda text, mark=mark: text.replace(mark, " ")))  # type: ignore[misc]
+            steps.append(lambda text, mark=mark: text.replace(mark, " "))  # type: ignore[misc]
         elif kind == "WordPiece":
-            steps.append(_on_text(_word_piece(step["prefix"], step["cleanup"])))
+            steps.append(_word_piece(step["prefix"], step["cleanup"]))
         elif kind == "BPEDecoder":
             suffix = step["suffix"]
-            steps.append(_on_text(lambda text, suffix=suffix: text.replace(suffix, " ")))  # type: ignore[misc]
+            steps.append(lambda text, suffix=suffix: text.replace(suffix, " "))  # type: ignore[misc]
         elif kind == "Replace":
-            steps.append(_on_text(_replace(step["pattern"], step["content"])))
+            steps.append(_replace(step["pattern"], step["content"]))
         elif kind == "Strip":
-            steps.append(_on_text(_strip(step["content"], step["start"], step["stop"])))
+            steps.append(_strip(step["content"], step["start"], step["stop"]))
         elif kind == "Fuse":
             break  # what follows sees the whole text and trims its ends
         else:
@@ -139,23 +133,24 @@ def token_bytes(description: Description) -> list[bytes | None]:
     ids = token_ids(description)
     added = description.get("added_tokens") or []
     size = 1 + max([*ids.values(), *(token["id"] for token in added)], default=-1)
-    steps = _steps(description)
-
-    def spell(token: str) -> bytes:
-        piece: Piece = token
-        for step in steps:
-            piece = step(piece)
-        return piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else piece
-
     table: list[bytes | None] = [None] * size
-    for token, index in ids.items():
-        table[index] = spell(token)
-    for token in added:
-        table[token["id"]] = None if token["special"] else spell(token["content"])
+    for index, spelled in zip(ids.values(), _spelled(ids, description), strict=True):
+        table[index] = spelled
+    contents = [token["content"] for token in added]
+    for token, spelled in zip(added, _spelled(contents, description), strict=True):
+        table[token["id"]] = None if token["special"] else spelled
     unknown = _unknown_id(description, ids)
     if unknown is not None:
         table[unknown] = None
     return table
+
+
+def _spelled(tokens: Iterable[str], description: Description) -> list[bytes]:
+    """Step by step for all of them: a step is called for what is still text, and for nothing else."""
+    pieces: list[Piece] = list(tokens)
+    for step in _steps(description):
+        pieces = [step(piece) if isinstance(piece, str) else piece for piece in pieces]
+    return [piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else piece for piece in pieces]
 
 
 def _unknown_id(description: Description, ids: dict[str, int]) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -32,12 +32,21 @@ class Vocabulary:
         return len(self.token_bytes)
 
     @cached_property
-    def ids_by_bytes(self) -> dict[bytes, list[int]]:
-        """Ids of every byte string that some token spells, in increasing order. Duplicates are common."""
+    def first_ids(self) -> Mapping[bytes | None, int]:
+        """The lowest id of every byte string that some token spells."""
+        table = dict(zip(reversed(self.token_bytes), reversed(range(len(self))), strict=True))
+        for nothing in (None, b""):
+            table.pop(nothing, None)
+        return table
+
+    @cached_property
+    def repeated_ids(self) -> dict[bytes, list[int]]:
+        """All ids of the byte strings that several tokens spell, in increasing order."""
         table: dict[bytes, list[int]] = {}
-        for index, spelled in enumerate(self.token_bytes):
-            if spelled:
-                table.setdefault(spelled, []).append(index)
+        first_ids = map(self.first_ids.get, self.token_bytes)
+        for index in [index for index, first in enumerate(first_ids) if first != index]:
+            if spelled := self.token_bytes[index]:
+                table.setdefault(spelled, [self.first_ids[spelled]]).append(index)
         return table
 
     @cached_property
@@ -93,7 +102,8 @@ class Vocabulary:
         for index, character in enumerate(text):
             if "\udc80" <= character <= "\udcff":
                 ids += self._encode_text(text[start:index])
-                ids += self.ids_by_bytes.get(character.encode("utf-8", "surrogateescape"), [])[:1]
+                spelled = character.encode("utf-8", "surrogateescape")
+                ids += [self.first_ids[spelled]] if spelled in self.first_ids else []
                 start = index + 1
         return ids + self._encode_text(text[start:])
 
