@@ -197,6 +197,7 @@ class Engine:
             )
         capacity = len(prompt) + min(request.max_new_tokens + LONGEST_DRAFT, FIRST_ROOM)
         model = self._cached("target", self.target, capacity)
+        model.expect(request.max_new_tokens)
         verification, seed = _verification(request)
         rule = _rule(verification, seed, request.sampling.greedy, model.device)
         clock, statistics = PhaseClock(), Statistics(prompt_tokens=len(prompt))
@@ -323,7 +324,9 @@ class Engine:
         if self.drafter is None or tokenizer is None or lost or request.algorithm in ("ar", "lookup"):
             return None
         prompt = tokenizer.render(request.prompt, request.system, chat)
-        return Side(self._cached("drafter", self.drafter, capacity), tokenizer.vocabulary, prompt.ids)
+        model = self._cached("drafter", self.drafter, capacity)
+        model.expect(request.max_new_tokens)
+        return Side(model, tokenizer.vocabulary, prompt.ids)
 
 
 def _characters(request: Request) -> int:

@@ -106,3 +106,17 @@ def test_a_failed_recording_leaves_the_device_usable(caplog: pytest.LogCaptureFi
 
 def test_a_cpu_needs_no_graphs() -> None:
     assert graphs_for(torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize("device", RECORDED)
+def test_a_replay_is_timed_and_nothing_is_kept_of_it(device: str) -> None:
+    runs = graphs_on(device)
+    assert runs.seconds(doubled, torch.ones(3, device=device)) > 0
+    assert not runs._recordings
+
+
+def test_what_cannot_be_recorded_is_not_timed_and_others_are_recorded_all_the_same() -> None:
+    runs = Graphs(record)
+    with pytest.raises(RuntimeError, match="waits for the device"):
+        runs.seconds(lambda x: (x[x > 0],), torch.ones(2))
+    assert runs.run("double", doubled, torch.ones(2)) is not None

@@ -48,5 +48,5 @@ class CountedEngine(Engine):
 
     def _cached(self, role: str, loaded: LoadedModel, capacity: int) -> CachedModel:
         if role not in self._models:
-            self._models[role] = CountedModel(loaded.model, capacity)
+            self._models[role] = CountedModel(loaded.model, capacity, compilation=loaded.compilation)
         return self._models[role]

@@ -12,6 +12,7 @@ import torch
 
 from hsd_cli.models.content import content_hash
 from hsd_cli.planner.record import PairRecord
+from hsd_cli.runtime.device import device_kind
 from hsd_cli.storage import cache_folder, write_atomically
 
 VERSION = 1  # of what is measured and of how it is written down
@@ -52,14 +53,9 @@ def _key(target: Placement, drafter: Placement, read: bool) -> str | None:
         content = content_hash(side.name, read)
         if content is None:
             return None
-        parts.append(f"{content} {_device_kind(side.device)} {side.dtype} {side.quantization or 'plain'}")
+        parts.append(f"{content} {device_kind(side.device)} {side.dtype} {side.quantization or 'plain'}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _path(key: str) -> Path:
     return cache_folder() / "pairs" / f"{key}.json"
-
-
-def _device_kind(device: torch.device) -> str:
-    """Devices of one kind are equally fast."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -7,6 +7,7 @@ angles, checks of the cache, a dozen Python calls per layer; and projections of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -108,6 +109,17 @@ class DenseDecoder:
         """A layer's keys and values, of no texts: ``[0, kv_heads, 0, head_dim]``."""
         empty = self._embeddings.new_empty(0, self._kv_heads, 0, self._head_dim)
         return empty, empty
+
+    @property
+    def device(self) -> torch.device:
+        return self._embeddings.device  # type: ignore[no-any-return]
+
+    def with_maps(self, change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> DenseDecoder:
+        """One with the same weights, and with what ``change`` makes of the functions before and after attention."""
+        other = copy(self)
+        for function in (self._projected, self._combined):
+            setattr(other, function.__name__, change(function))
+        return other
 
     def logits(self, readings: Sequence[Reading]) -> list[torch.Tensor]:
         """Reads all of ``readings``, each of another text, in one pass; for each its logits,

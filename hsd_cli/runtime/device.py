@@ -41,6 +41,11 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
+def device_kind(device: torch.device) -> str:
+    """Devices of one kind are equally fast."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def out_of_memory(device: torch.device) -> OutOfMemoryError:
     """The one sentence on it, with the figures that the device tells."""
     figures = ""

@@ -6,9 +6,12 @@ import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from statistics import median
+from time import perf_counter
 
 import torch
 
+TIMED_RUNS = 20
 WARM_UP_RUNS = 2  # libraries set themselves up at the first run, which cannot be recorded
 Function = Callable[..., tuple[torch.Tensor, ...]]
 
@@ -61,11 +64,26 @@ class Graphs:
         # Recordings share memory: the next one to run may write over these.
         return tuple(output.clone() for output in recording.outputs)
 
+    def seconds(self, function: Function, *inputs: torch.Tensor) -> float:
+        """What ``function(*inputs)`` takes by a recording, which is not kept. Raises whatever recording it raises."""
+        if self._record is None:
+            raise RuntimeError("nothing can be recorded")
+        recording = self._record(function, inputs, None)
+        return median(_seconds(recording) for _ in range(TIMED_RUNS))
+
     def forget(self) -> None:
         """Drops all recordings: what they were made with is not in use any more."""
         if self._recordings and torch.cuda.is_available():
             torch.cuda.synchronize()  # one may still be at work
         self._recordings.clear()
+
+
+def _seconds(recording: Recording) -> float:
+    begun = perf_counter()
+    recording.replay()
+    if recording.outputs[0].is_cuda:
+        torch.cuda.synchronize(recording.outputs[0].device)
+    return perf_counter() - begun
 
 
 @cache  # once for each reason, not for each text
@@ -103,13 +121,13 @@ class _CudaRecorder:
             with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):
                 outputs = function(*inputs)
             graph.replay()
-        if generator is None and not all(map(_alike, outputs, expected)):
+        if generator is None and not all(map(alike, outputs, expected)):
             raise RuntimeError("a replayed graph came to another result")
         self._last = graph
         return Recording(inputs, graph.replay, outputs)
 
 
-def _alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
+def alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
     """Equal but for rounding (which may choose another token where two are as likely)."""
     if not expected.is_floating_point():
         return True

@@ -13,6 +13,7 @@ import torch
 from greenlet import getcurrent, greenlet
 
 from hsd_cli.runtime.cache import RollbackCache
+from hsd_cli.runtime.compiling import Compilation
 from hsd_cli.runtime.dense import DenseDecoder, Reading
 from hsd_cli.runtime.graphs import graphs_for
 from hsd_cli.runtime.joint_static import JointReader
@@ -51,13 +52,13 @@ class JointPasses:
         """The number of texts that stand still."""
         return len(self._waiting)
 
-    def cache(self, decoder: DenseDecoder, device: torch.device, capacity: int) -> RollbackCache | None:
+    def cache(self, decoder: DenseDecoder, compilation: Compilation, capacity: int) -> RollbackCache | None:
         """One beside those of the others, where passes can be recorded. ``None`` elsewhere: any will do."""
         if self._reader is None:
-            graphs = graphs_for(device)
+            graphs = graphs_for(decoder.device)
             if graphs is None:
                 return None
-            self._reader = JointReader(decoder, SharedMemory(decoder), graphs)
+            self._reader = JointReader(decoder, SharedMemory(decoder), graphs, compilation)
         return SeatCache(self._reader.memory, capacity)
 
     def trim(self) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from operator import is_not
 
 import torch
 import torch.nn.functional as F
 
+from hsd_cli.runtime.compiling import Compilation
 from hsd_cli.runtime.dense import DenseDecoder, Reading
 from hsd_cli.runtime.device import upload
 from hsd_cli.runtime.graphs import Graphs
@@ -20,12 +22,17 @@ from hsd_cli.runtime.static import SIZES, bucket_for
 
 
 class JointReader:
-    """Reads with ``decoder`` for texts that have seats in ``memory``."""
+    """Reads with ``decoder``, or with what ``compilation`` makes of it, for texts that have seats in ``memory``."""
 
-    def __init__(self, decoder: DenseDecoder, memory: SharedMemory, graphs: Graphs) -> None:
-        self._decoder, self._graphs = decoder, graphs
+    def __init__(
+        self, decoder: DenseDecoder, memory: SharedMemory, graphs: Graphs, compilation: Compilation | None = None
+    ) -> None:
+        self._eager = self._decoder = decoder
+        self._graphs = graphs
         self.memory = memory
-        self._recorded_with: torch.Tensor | None = None
+        self._compilation = compilation or Compilation("never")
+        self._made = 0
+        self._recorded_with: tuple[DenseDecoder, torch.Tensor] | None = None
         self._angles = decoder.angles(0)
 
     def takes(self, reading: Reading) -> bool:
@@ -37,7 +44,7 @@ class JointReader:
 
     def logits(self, readings: Sequence[Reading]) -> list[torch.Tensor] | None:
         """As ``DenseDecoder.logits`` does. ``None`` if nothing can be recorded."""
-        self._notice_growth()
+        self._notice_changes()
         counts = [len(each.ids) for each in readings]
         rows = [each.cache.seat.row for each in readings if isinstance(each.cache, SeatCache)]
         size = next(size for size in SIZES if size >= max(counts))
@@ -62,9 +69,12 @@ class JointReader:
         parts = results[0][: sum(counts)].split(counts)
         return [part[-each.keep :] for part, each in zip(parts, readings, strict=True)]
 
-    def _notice_growth(self) -> None:
-        now = self.memory.layers[0][0]
-        if now is not self._recorded_with:
+    def _notice_changes(self) -> None:
+        """The memory may have grown, and the decoder may be compiled now."""
+        self._made += 1
+        self._decoder = self._compilation.decoder(self._eager, self._graphs, self._made)
+        now = self._decoder, self.memory.layers[0][0]
+        if self._recorded_with is None or any(map(is_not, now, self._recorded_with)):
             self._graphs.forget()
             self._recorded_with = now
             self._angles = self._decoder.angles(self.memory.positions + 1)

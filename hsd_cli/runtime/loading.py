@@ -27,7 +27,8 @@ from transformers.utils.hub import extract_commit_hash
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.models.failures import explain_failure
 from hsd_cli.models.locate import weights_source
-from hsd_cli.runtime.device import resolve_device, resolve_dtype
+from hsd_cli.runtime.compiling import Compilation, Compile
+from hsd_cli.runtime.device import device_kind, resolve_device, resolve_dtype
 from hsd_cli.runtime.following import LeadingModel
 from hsd_cli.runtime.joint import JointPasses
 from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
@@ -60,12 +61,13 @@ class LoadedModel:
     attention: str = "auto"
     trust_remote_code: bool = False
     ranks: Ranks | None = None
+    compilation: Compilation | None = None
 
     def cached(self, capacity: int, joint: JointPasses | None = None) -> CachedModel:
         """The model with a cache of its own, as ``CachedModel`` has it."""
         if self.ranks is not None:
             return LeadingModel(self.model, capacity, self.ranks)
-        return CachedModel(self.model, capacity, joint)
+        return CachedModel(self.model, capacity, joint, self.compilation)
 
     @property
     def bytes_per_token(self) -> int:
@@ -87,11 +89,12 @@ def load_model(
     trust_remote_code: bool = False,
     device_map: str | dict[str, Any] | None = None,
     ranks: Ranks | None = None,
+    compile: Compile = "auto",
 ) -> LoadedModel:
     """``quantization`` is ``int8`` or ``int4``, ``attention`` one of the library's implementations. ``packed`` lays the
     weights out for the processor; the library's own way is without. ``trust_remote_code`` runs the checkpoint's own
     code, if it has any. ``device_map`` puts its parts on several devices: ``auto``, or the device of each by its name.
-    Of ``ranks`` each gets its share.
+    Of ``ranks`` each gets its share. ``compile`` says when passes are compiled: where they pay for it, now, or not.
 
     Raises ``HsdError`` with the reason where there is no such model, or no causal language model, and for what the
     model or the machine does not support.
@@ -140,7 +143,20 @@ def load_model(
         raise explain_failure(name, "model", error) from error
     # The folder of a download has the commit's name.
     revision = extract_commit_hash(f"{source}/config.json", getattr(config, "_commit_hash", None))
-    return LoadedModel(name, model, revision, _eos_ids(model), quantization, attention, trust_remote_code, ranks)
+    result = LoadedModel(
+        name,
+        model,
+        revision,
+        _eos_ids(model),
+        quantization,
+        attention,
+        trust_remote_code,
+        ranks,
+        Compilation(compile, f"{device_kind(where)} {number} {model.config.to_json_string()}"),
+    )
+    if compile == "always":
+        result.cached(1).compile()
+    return result
 
 
 def model_class(name: str, config: PreTrainedConfig) -> Any:

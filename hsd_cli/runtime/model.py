@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.cache import RollbackCache
+from hsd_cli.runtime.compiling import Compilation, refuse
 from hsd_cli.runtime.dense import DenseDecoder, Reading, dense_decoder
 from hsd_cli.runtime.device import upload
 from hsd_cli.runtime.graphs import graphs_for
@@ -90,10 +91,17 @@ class CachedModel:
 
     ``capacity`` is the number of tokens that the cache has room for at first; it grows when needed.
     ``joint`` has what is read by several texts at a time read in one pass, where the model is a plain dense one.
+    ``compilation`` is shared by all that read with ``model``; without one nothing is compiled.
     Raises ``HsdError`` if the model's state cannot be rolled back, or if it is not causal.
     """
 
-    def __init__(self, model: PreTrainedModel, capacity: int, joint: JointPasses | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        capacity: int,
+        joint: JointPasses | None = None,
+        compilation: Compilation | None = None,
+    ) -> None:
         self._model = model
         self._joint = joint
         self._read = 0
@@ -117,12 +125,14 @@ class CachedModel:
         # The head may be wider than the vocabulary: padded ids are part of the target's distribution all the same.
         self.vocabulary_size = model.get_output_embeddings().weight.shape[0]
         self._dense = dense_decoder(model, self._cache)
+        self._compilation = compilation or Compilation("never")
         self._graphs = None
         if self._dense is not None and joint is None:
             self._graphs = graphs_for(self.device)
         elif self._dense is not None and joint is not None:  # what it reads is recorded with what others do
-            self._cache = joint.cache(self._dense, self.device, capacity) or self._cache
+            self._cache = joint.cache(self._dense, self._compilation, capacity) or self._cache
         self._static: StaticReader | None = None
+        self._made = self._end = self._expected = 0
         if self._dense is None and model not in _known_causal:
             self._refuse_foresight()
             _known_causal.add(model)
@@ -168,6 +178,18 @@ class CachedModel:
     def begin(self, text: list[int]) -> None:
         self.rollback(min(common_prefix(self._text[: self._read], text), len(text) - 1))
         self._text = text
+        self._made, self._end = 0, len(text) + self._expected
+
+    def expect(self, tokens: int) -> None:
+        """No text that begins from now on gets more than ``tokens``."""
+        self._expected = tokens
+
+    def compile(self) -> None:
+        """Compiles what can be of a pass, whether that pays or not."""
+        if self._dense is None or self._graphs is None:
+            refuse("it is for plain dense models on CUDA GPUs")
+        else:
+            self._compilation.settle(self._dense, self._graphs)
 
     def prefill(self, ids: Sequence[int]) -> torch.Tensor:
         tokens = upload(ids, self.device)
@@ -212,7 +234,9 @@ class CachedModel:
         """The pass as one launch, ``None`` where that is not to be had."""
         if self._graphs is None or not self._cache.get_seq_length():
             return None
-        if self._static is None or not self._static.serves(self._cache):
+        self._made += 1
+        decoder = self._compilation.decoder(decoder, self._graphs, self._made, self._end - self._read)
+        if self._static is None or not self._static.serves(decoder, self._cache):
             self._static = StaticReader(decoder, self._cache, self._graphs)
         logits = self._static.logits(ids, self._read, keep)
         if logits is not None:

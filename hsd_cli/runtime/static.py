@@ -50,10 +50,10 @@ class StaticReader:
                 # What is masked has no weight, but no weight times bits that were never written may not be a number.
                 part[:, :, cache.get_seq_length() :] = 0
 
-    def serves(self, cache: RollbackCache) -> bool:
-        """Whether the cache is where it was."""
+    def serves(self, decoder: DenseDecoder, cache: RollbackCache) -> bool:
+        """Whether the decoder is the same and the cache where it was."""
         first: Any = cache.layers[0]
-        return first.keys is self._memory[0][0]
+        return decoder is self._decoder and first.keys is self._memory[0][0]
 
     def logits(self, ids: torch.Tensor, start: int, keep: int) -> torch.Tensor | None:
         """Reads ``ids`` (int64 ``[k]``) at the positions from ``start`` on; logits after the last of them if ``keep``
