@@ -15,9 +15,11 @@ from torch._dynamo.utils import counters
 from hsd_cli.runtime import compiling
 from hsd_cli.runtime.cache import RollbackCache
 from hsd_cli.runtime.compiling import UNDISTURBED, Compilation
-from hsd_cli.runtime.dense import DenseDecoder, dense_decoder
+from hsd_cli.runtime.dense import DenseDecoder, Reading, dense_decoder
 from hsd_cli.runtime.graphs import Function, Graphs, Recording
+from hsd_cli.runtime.joint_static import JointReader
 from hsd_cli.runtime.model import CachedModel
+from hsd_cli.runtime.seats import SeatCache, SharedMemory
 from hsd_cli.runtime.static import SIZES
 from tests.architectures import CONFIGS, random_model
 from tests.test_dense import DENSE
@@ -100,6 +102,25 @@ def test_there_are_four_compilations_whatever_the_layers_and_the_number_of_token
     assert ours._static._decoder is not ours._dense
     assert counters["stats"]["unique_graphs"] == 4
     assert not counters["graph_break"]
+
+
+@torch.inference_mode()
+def test_several_texts_are_read_with_the_same_four() -> None:
+    eager = decoder_of()
+    compilation = Compilation("auto", backend=TRACING)
+    reader = JointReader(eager, SharedMemory(eager), Graphs(run_again), compilation)
+    caches = [SeatCache(reader.memory, 40) for _ in range(3)]
+
+    def readings(count: int) -> list[Reading]:
+        return [Reading(torch.arange(count) + 7 * row, cache, 20, count) for row, cache in enumerate(caches)]
+
+    eager.logits([Reading(torch.arange(20), cache, 0, 1) for cache in caches])
+    before = [reader.logits(readings(count)) for count in (1, 2, 5)]
+    compilation.settle(eager, Timed())
+    after = [reader.logits(readings(count)) for count in (1, 2, 5)]
+    torch.testing.assert_close(after, before)
+    assert reader._decoder is not eager
+    assert counters["stats"]["unique_graphs"] == 4
 
 
 @CUDA
