@@ -75,8 +75,8 @@ class Share:
     """One text's share of a pass: ``count`` tokens. ``caches`` keep each layer's keys and values: their ``update``
     takes new ones and returns all that are attended to, ``[1, kv_heads, count or all, head_dim]``.
 
-    ``mask``: which positions each token sees, bool ``[count, end]``; for few tokens as ``row_mask`` has it. ``None``
-    where it is all of them, or at the beginning of a text those before it.
+    ``mask``: which positions each token sees, bool ``[count, end]``; for few tokens what ``row_mask`` makes of that.
+    ``None`` where it is all of them, or at the beginning of a text those before it.
     """
 
     count: int
@@ -195,8 +195,10 @@ class DenseDecoder:
         return self.row_mask(mask) if count <= FEW else mask
 
     def row_mask(self, mask: torch.Tensor) -> torch.Tensor:
-        """``mask`` (bool ``[..., k, n]``) for few tokens: once for each head of those that share keys."""
-        return mask.repeat(*[1] * (mask.dim() - 2), self._heads // self._kv_heads, 1)
+        """``mask`` (bool ``[..., k, n]``) for few tokens: once for each head of those that share keys, and as what is
+        added to the scores, since every layer would make that of it anew."""
+        added = torch.zeros_like(mask, dtype=self._embeddings.dtype).masked_fill_(~mask, -torch.inf)
+        return added.repeat(*[1] * (mask.dim() - 2), self._heads // self._kv_heads, 1)
 
     def _attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
