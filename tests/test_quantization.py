@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from hsd_cli.commands.models import ModelOptions
+from hsd_cli.commands.models import ChosenPair
+from hsd_cli.commands.options import Drafting, Models, Quantization
 from hsd_cli.engine import Engine, Generation, Request
 from hsd_cli.errors import HsdError
 from hsd_cli.models.failures import explain_failure
@@ -97,10 +98,12 @@ def test_memory_is_counted_as_it_is_quantized(quantization: str, bits: float) ->
 
 @needs_library
 @pytest.mark.parametrize(("quant", "draft_quant"), [("int8", None), (None, "int8")])
-def test_each_model_is_quantized_only_if_asked(quant: str | None, draft_quant: str | None, tmp_path: Path) -> None:
+def test_each_model_is_quantized_only_if_asked(
+    quant: Quantization | None, draft_quant: Quantization | None, tmp_path: Path
+) -> None:
     name = checkpoint(tmp_path)
-    options = ModelOptions(name, name, "cpu", "float32", None, None, quant, draft_quant, "eager", False, "sd")
-    engine = options.load(quiet=True)
+    models = Models(name, name, device="cpu", dtype="float32", quant=quant, draft_quant=draft_quant, attention="eager")
+    engine = ChosenPair(models, Drafting("sd")).load(quiet=True)
     assert engine.drafter is not None
     classes = [type(side.model.model.layers[0].mlp.up_proj).__name__ for side in (engine.target, engine.drafter)]
     assert classes == ["Linear8bitLt" if each else "Linear" for each in (quant, draft_quant)]

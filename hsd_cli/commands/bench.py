@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hsd_cli.commands import options
-from hsd_cli.commands.models import ModelOptions
+from hsd_cli.commands.groups import in_groups
+from hsd_cli.commands.models import ChosenPair
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.drafting.names import ALGORITHM_NAMES
 from hsd_cli.errors import EXIT_INTERRUPTED, UsageError
@@ -26,19 +27,10 @@ TaskName = Literal["summarization", "code", "long-context", "all"]
 DataSetName = Literal["cnn_dailymail", "openai_humaneval", "tau/scrolls"]
 
 
+@in_groups(without=("device_map", "tensor_parallel"))
 def bench(
-    target: options.Target = None,
-    draft: options.Draft = None,
-    pair: options.PairName = None,
-    device: options.Device = "auto",
-    dtype: options.DtypeOption = "auto",
-    draft_device: options.DraftDevice = None,
-    draft_dtype: options.DraftDtype = None,
-    quant: options.Quant = None,
-    draft_quant: options.DraftQuant = None,
-    attention: options.AttentionOption = "auto",
-    pull: options.Pull = False,
-    trust_remote_code: options.TrustRemoteCode = False,
+    *,
+    models: options.Models,
     # The names of these are their own: what is configured for texts does not change a measurement.
     algorithms: Annotated[
         str | None,
@@ -151,26 +143,12 @@ def bench(
     wanted = [] if algorithms is None else _algorithms(algorithms)
     settings = [_temperature(value) for value in temperatures.split(",")]
     texts = _tasks(task or "all", prompts, dataset, take)
-    models = ModelOptions(
-        target,
-        draft,
-        device,
-        dtype,
-        draft_device,
-        draft_dtype,
-        quant,
-        draft_quant,
-        attention,
-        pull,
-        "auto",
-        strict=True,
-        trust_remote_code=trust_remote_code,
-    )
+    pair = ChosenPair(models, options.Drafting(strict=True))
     with ExitStack() as files:
         json_output, html_output = (
             None if path is None else files.enter_context(Output(path)) for path in (json_file, html_file)
         )
-        engine = models.load(quiet)
+        engine = pair.load(quiet)
 
         from hsd_cli.bench.runner import Bench, Plan
         from hsd_cli.ui.bench_table import print_bench

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -13,11 +14,11 @@ import typer
 
 from hsd_cli.commands import options
 from hsd_cli.commands.acquire import ensure_downloaded
+from hsd_cli.commands.groups import in_groups
 from hsd_cli.commands.interrupts import leaving_at_once
-from hsd_cli.commands.models import ModelOptions, say
+from hsd_cli.commands.models import ChosenPair, say
 from hsd_cli.commands.prompts import REPAIRED, valid
 from hsd_cli.commands.recommended import say_recommended
-from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
@@ -26,21 +27,11 @@ if TYPE_CHECKING:
     from hsd_cli.runtime.loading import LoadedModel
 
 
+@in_groups(without=("tensor_parallel", "parallel"))
 def chat(
     ctx: typer.Context,
-    target: options.Target = None,
-    draft: options.Draft = None,
-    pair: options.PairName = None,
-    device: options.Device = "auto",
-    device_map: options.DeviceMap = None,
-    dtype: options.DtypeOption = "auto",
-    draft_device: options.DraftDevice = None,
-    draft_dtype: options.DraftDtype = None,
-    quant: options.Quant = None,
-    draft_quant: options.DraftQuant = None,
-    attention: options.AttentionOption = "auto",
-    pull: options.Pull = False,
-    trust_remote_code: options.TrustRemoteCode = False,
+    *,
+    models: options.Models,
     system: options.System = None,
     resume: Annotated[
         bool,
@@ -56,16 +47,8 @@ def chat(
     ] = None,
     max_new_tokens: options.MaxNewTokens = 1024,
     stop: options.Stop = None,
-    temperature: options.Temperature = 0.0,
-    top_k: options.TopK = 0,
-    top_p: options.TopP = 1.0,
-    min_p: options.MinP = 0.0,
-    repetition_penalty: options.RepetitionPenalty = 1.0,
-    seed: options.Seed = None,
-    algorithm: options.AlgorithmOption = "auto",
-    lookahead: options.Lookahead = None,
-    verification: options.VerificationOption = None,
-    strict: options.Strict = False,
+    sampling: options.Sampling,
+    drafting: options.Drafting,
     history: Annotated[
         bool,
         typer.Option(
@@ -107,45 +90,27 @@ def chat(
 
     `printf 'Name a colour.\\nAnd another one.\\n' | hsd chat -t MODEL -d DRAFTER > answers.txt`
     """
-    if debug:
-        os.environ["HSD_DEBUG"] = "1"
     if "" in (stop or []):
         raise UsageError("--stop must not be empty")
     if resume and load is not None:
         raise UsageError("--continue goes on with the last chat and --load with that of a file; leave one of them out")
-    sampling = SamplingSettings(temperature, top_k, top_p, min_p, repetition_penalty)
 
     from hsd_cli.chat.conversation import Conversation
     from hsd_cli.chat.settings import Settings
 
     conversation, before = _earlier(resume, load) or (Conversation(), dict[str, str]())
-    if resume and target is None:
-        target, draft = before.get("target"), draft or before.get("drafter")
+    if resume and models.target is None:
+        models = replace(models, target=before.get("target"), draft=models.draft or before.get("drafter"))
     if system is not None:
         conversation.system = valid(system)
-    models = ModelOptions(
-        target,
-        draft,
-        device,
-        dtype,
-        draft_device,
-        draft_dtype,
-        quant,
-        draft_quant,
-        attention,
-        pull,
-        algorithm,
-        strict,
-        trust_remote_code,
-        device_map,
-    )
+    pair = ChosenPair(models, drafting)
 
     settings = Settings(
-        sampling=sampling,
-        seed=seed,
-        algorithm=algorithm,
-        lookahead=lookahead,
-        verification=verification,
+        sampling=sampling.settings(),
+        seed=sampling.seed,
+        algorithm=drafting.algorithm,
+        lookahead=drafting.lookahead,
+        verification=drafting.verification,
         max_new_tokens=max_new_tokens,
         stop=tuple(map(valid, stop or [])),
         live=live is not False,
@@ -154,9 +119,9 @@ def chat(
     )
     with leaving_at_once():
         reader = _reader(
-            settings.history, strict, quiet
+            settings.history, drafting.strict, quiet
         )  # what is wrong with its history need not wait for the weights
-    engine = models.load(quiet)
+    engine = pair.load(quiet)
     if not quiet:
         say_recommended(ctx, engine.target)
 
@@ -164,7 +129,7 @@ def chat(
     from hsd_cli.chat.repl import Repl
     from hsd_cli.chat.session import Session
 
-    session = Session(engine, settings, conversation, lambda name: _load_drafter(models, name, quiet))
+    session = Session(engine, settings, conversation, lambda name: _load_drafter(pair, name, quiet))
     repl = Repl(session, reader, quiet)
     repl.greet(resumed(session, before) if before else [])
     try:
@@ -206,7 +171,7 @@ def _reader(history: bool, strict: bool, quiet: bool) -> Reader:
     return LineReader(sys.stdin.buffer, interactive, None if strict else repairing)
 
 
-def _load_drafter(models: ModelOptions, name: str, quiet: bool) -> LoadedModel:
+def _load_drafter(pair: ChosenPair, name: str, quiet: bool) -> LoadedModel:
     """Another drafter, where and how the first one would have been loaded."""
-    ensure_downloaded([name], models.pull, quiet, models.trust_remote_code)
-    return models.load_drafter(name)
+    ensure_downloaded([name], pair.models.pull, quiet, pair.models.trust_remote_code)
+    return pair.load_drafter(name)

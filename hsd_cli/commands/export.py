@@ -8,20 +8,21 @@ from typing import Annotated, Literal
 import typer
 
 from hsd_cli.commands import options
+from hsd_cli.commands.groups import in_groups
 from hsd_cli.commands.models import say
 from hsd_cli.errors import EXIT_CANNOT_SERVE, CannotServeError, UsageError
 from hsd_cli.models.locate import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from hsd_cli.ui.output import Output
 
 
+@in_groups()
 def export(
+    *,
     engine: Annotated[
         Literal["vllm", "sglang", "llama.cpp", "transformers"],
         typer.Option(help="What is to serve the pair.", show_default=False),
     ],
-    target: options.Target = None,
-    draft: options.Draft = None,
-    pair: options.PairName = None,
+    pair: options.Pair,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")] = False,
 ) -> None:
@@ -43,14 +44,14 @@ def export(
 
     `hsd export -t TARGET -d DRAFTER --engine llama.cpp || echo "not there"`
     """
-    if target is not None and draft is None:
+    if pair.target is not None and pair.draft is None:
         raise UsageError("which drafter? add --draft MODEL")
 
     from hsd_cli.export.engines import ENGINES
     from hsd_cli.export.pair import ExportedPair
     from hsd_cli.export.recipe import Refusal
 
-    names = target or EMBEDDED_TARGET, draft or EMBEDDED_DRAFTER
+    names = pair.target or EMBEDDED_TARGET, pair.draft or EMBEDDED_DRAFTER
     found = ENGINES[engine](ExportedPair.read(*names))
     if as_json:
         typer.echo(found.json())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -14,14 +13,14 @@ import typer
 from hsd_cli.commands import options
 from hsd_cli.commands.batch import generate_batch
 from hsd_cli.commands.each_file import generate_each
+from hsd_cli.commands.groups import in_groups
 from hsd_cli.commands.many_texts import in_this_process, side_by_side
-from hsd_cli.commands.models import ModelOptions, say
+from hsd_cli.commands.models import ChosenPair, say
 from hsd_cli.commands.on_cluster import on_cluster
 from hsd_cli.commands.one_text import Display, write_text
 from hsd_cli.commands.prompts import REPAIRED, read_prompt, valid
 from hsd_cli.commands.recommended import say_recommended
 from hsd_cli.commands.tensor_parallel import take_part
-from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.errors import EXIT_INTERRUPTED, HsdError, UsageError
 from hsd_cli.ui.output import Output
 
@@ -31,25 +30,14 @@ if TYPE_CHECKING:
 MANY = "Many texts"
 
 
+@in_groups()
 def generate(
     ctx: typer.Context,
+    *,
     prompt: Annotated[
         str | None, typer.Argument(help="The prompt; `-` reads standard input.", show_default=False)
     ] = None,
-    target: options.Target = None,
-    draft: options.Draft = None,
-    pair: options.PairName = None,
-    device: options.Device = "auto",
-    device_map: options.DeviceMap = None,
-    tensor_parallel: options.TensorParallel = False,
-    dtype: options.DtypeOption = "auto",
-    draft_device: options.DraftDevice = None,
-    draft_dtype: options.DraftDtype = None,
-    quant: options.Quant = None,
-    draft_quant: options.DraftQuant = None,
-    attention: options.AttentionOption = "auto",
-    pull: options.Pull = False,
-    trust_remote_code: options.TrustRemoteCode = False,
+    models: options.Models,
     file: Annotated[
         list[Path] | None,
         typer.Option(
@@ -126,17 +114,8 @@ def generate(
     ] = None,
     max_new_tokens: options.MaxNewTokens = 256,
     stop: options.Stop = None,
-    temperature: options.Temperature = 0.0,
-    top_k: options.TopK = 0,
-    top_p: options.TopP = 1.0,
-    min_p: options.MinP = 0.0,
-    repetition_penalty: options.RepetitionPenalty = 1.0,
-    seed: options.Seed = None,
-    algorithm: options.AlgorithmOption = "auto",
-    lookahead: options.Lookahead = None,
-    verification: options.VerificationOption = None,
-    parallel: options.Parallel = False,
-    strict: options.Strict = False,
+    sampling: options.Sampling,
+    drafting: options.Drafting,
     output: Annotated[
         str | None,
         typer.Option(
@@ -205,29 +184,11 @@ def generate(
 
     `hsd generate --pair big --report run.html "def fibonacci(n):"`
     """
-    if debug:
-        os.environ["HSD_DEBUG"] = "1"
     each = template is not None or beside or output_dir is not None
     size = _size(batch_size)
-    models = ModelOptions(
-        target,
-        draft,
-        device,
-        dtype,
-        draft_device,
-        draft_dtype,
-        quant,
-        draft_quant,
-        attention,
-        pull,
-        algorithm,
-        strict,
-        trust_remote_code,
-        device_map,
-        tensor_parallel,
-    )
-    if tensor_parallel:
-        take_part(models)
+    pair = ChosenPair(models, drafting)
+    if models.tensor_parallel:
+        take_part(pair)
     _refuse(
         ("" in (stop or []), "--stop must not be empty"),
         (
@@ -240,57 +201,60 @@ def generate(
         ),
         (source is None and ray is not None, "--ray is about many records; name them with --input"),
         (size != 1 and source is None and not each, "--batch-size is about many texts; name them with --input"),
-        (size != 1 and parallel, "--parallel is for one text at a time; leave --batch-size out"),
-        (size != 1 and tensor_parallel, "--tensor-parallel is for one text at a time; leave --batch-size out"),
+        (size != 1 and drafting.parallel, "--parallel is for one text at a time; leave --batch-size out"),
+        (size != 1 and models.tensor_parallel, "--tensor-parallel is for one text at a time; leave --batch-size out"),
         (ray is None and worker_cpus is not None, "--worker-cpus is about the workers of --ray"),
-        (ray is not None and tensor_parallel, "--ray has a pair in each worker; leave --tensor-parallel out"),
+        (ray is not None and models.tensor_parallel, "--ray has a pair in each worker; leave --tensor-parallel out"),
         (
-            parallel and models.drafter is None,
+            drafting.parallel and pair.drafter is None,
             "--parallel is for a drafter model at work; add --draft MODEL, and leave `--algorithm ar` or `lookup` out",
         ),
-        (parallel and tensor_parallel, "--tensor-parallel needs processes that draft alike; leave --parallel out"),
+        (
+            drafting.parallel and models.tensor_parallel,
+            "--tensor-parallel needs processes that draft alike; leave --parallel out",
+        ),
         (source is not None and json, "--input writes JSON Lines anyway; leave --json out"),
         (report is not None and (source is not None or each), "--report is about one text; leave it out"),
         (each and not file, "--template, --beside and --output-dir are about files; name them with --file"),
     )
-    sampling = SamplingSettings(temperature, top_k, top_p, min_p, repetition_penalty)
+    settings = sampling.settings()
     given = "" if source is not None or each else _given(prompt, file)
     text = valid(given)
-    if strict and text != given:
+    if drafting.strict and text != given:
         raise HsdError("the prompt is not valid UTF-8; convert it, as with iconv, or leave --strict out")
 
-    def request(**settings: Any) -> Request:
+    def request(time_plain: bool = False) -> Request:
         from hsd_cli.engine import Request
 
         return Request(
             prompt=text,
             system=None if system is None else valid(system),
             chat=chat,
-            algorithm=algorithm,
-            lookahead=lookahead,
+            algorithm=drafting.algorithm,
+            lookahead=drafting.lookahead,
             max_new_tokens=max_new_tokens,
-            sampling=sampling,
-            verification=verification,
-            parallel=parallel,
-            seed=seed,
+            sampling=settings,
+            verification=drafting.verification,
+            parallel=drafting.parallel,
+            seed=sampling.seed,
             stops=tuple(map(valid, stop or [])),
-            **settings,
+            time_plain=time_plain,
         )
 
     def load() -> Engine:
         if chat or system is not None:
-            models.tokenizer().uses_chat(text, system, chat)  # what it refuses need not wait for the weights
-        engine = models.load(quiet)
+            pair.tokenizer().uses_chat(text, system, chat)  # what it refuses need not wait for the weights
+        engine = pair.load(quiet)
         if not quiet:
             say_recommended(ctx, engine.target)
         return engine
 
-    many: dict[str, Any] = {"target": models.names["target"], "stats": stats, "quiet": quiet}
+    many: dict[str, Any] = {"target": pair.target, "stats": stats, "quiet": quiet}
     if source is not None:
         start = in_this_process(partial(side_by_side, load, size))
         if ray is not None:
-            quietly = partial(side_by_side, partial(models.load, quiet=True), size)
-            start = on_cluster(quietly, size, ray, worker_cpus, device, quiet)
+            quietly = partial(side_by_side, partial(pair.load, quiet=True), size)
+            start = on_cluster(quietly, size, ray, worker_cpus, models.device, quiet)
         generate_batch(source, output, request(), start=start, **many)
         return
     place = None if output is None else Path(output)
@@ -304,7 +268,7 @@ def generate(
             folder=output_dir,
             output=place,
             as_json=json,
-            strict=strict,
+            strict=drafting.strict,
             start=in_this_process(partial(side_by_side, load, size)),
             **many,
         )

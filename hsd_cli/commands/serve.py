@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from hsd_cli.commands import options
+from hsd_cli.commands.groups import in_groups
 from hsd_cli.commands.interrupts import leaving_at_once
-from hsd_cli.commands.models import ModelOptions, say
+from hsd_cli.commands.models import ChosenPair, say
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.serve.listening import bound_socket, is_loopback, url
 
@@ -18,19 +19,10 @@ SERVER = "Server"
 KEY = "HSD_API_KEY"
 
 
+@in_groups(without=("device_map", "tensor_parallel", "verification", "parallel"))
 def serve(
-    target: options.Target = None,
-    draft: options.Draft = None,
-    pair: options.PairName = None,
-    device: options.Device = "auto",
-    dtype: options.DtypeOption = "auto",
-    draft_device: options.DraftDevice = None,
-    draft_dtype: options.DraftDtype = None,
-    quant: options.Quant = None,
-    draft_quant: options.DraftQuant = None,
-    attention: options.AttentionOption = "auto",
-    pull: options.Pull = False,
-    trust_remote_code: options.TrustRemoteCode = False,
+    *,
+    models: options.Models,
     host: Annotated[
         str,
         typer.Option(help="Address to listen at; others than this machine's own need a key.", rich_help_panel=SERVER),
@@ -64,9 +56,7 @@ def serve(
         typer.Option(min=0, help="Seconds that running requests have when the server ends.", rich_help_panel=SERVER),
     ] = 30.0,
     max_new_tokens: options.MaxNewTokens = 4096,
-    algorithm: options.AlgorithmOption = "auto",
-    lookahead: options.Lookahead = None,
-    strict: options.Strict = False,
+    drafting: options.Drafting,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -95,33 +85,17 @@ def serve(
 
     `HSD_API_KEY=SECRET hsd serve -t MODEL -d DRAFTER --host 0.0.0.0 --batch-size 16`
     """
-    if debug:
-        os.environ["HSD_DEBUG"] = "1"
     key = os.environ.get(KEY) if api_key is None else api_key
     if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key != ""):
         raise UsageError(
             f"the key of --api-key or {KEY} must be printable ASCII without spaces around it, and not empty"
         )
-    models = ModelOptions(
-        target,
-        draft,
-        device,
-        dtype,
-        draft_device,
-        draft_dtype,
-        quant,
-        draft_quant,
-        attention,
-        pull,
-        algorithm,
-        strict,
-        trust_remote_code,
-    )
+    pair = ChosenPair(models, drafting)
     with bound_socket(host, port) as listening:
         if key is None and not is_loopback(listening):
             raise UsageError(f"at {host} others can reach the server; set {KEY}, or leave --host out")
         _check_extra()
-        loaded = models.load(quiet)
+        loaded = pair.load(quiet)
         with leaving_at_once():
             from hsd_cli.batch_engine import BatchEngine
             from hsd_cli.engine import Request
@@ -134,16 +108,18 @@ def serve(
             def make_engine() -> BatchEngine:
                 return BatchEngine(loaded, batch_size or texts_that_fit(loaded.target, loaded.drafter))
 
-            base = Request("a", chat=False, algorithm=algorithm, lookahead=lookahead, max_new_tokens=2)
+            base = Request(
+                "a", chat=False, algorithm=drafting.algorithm, lookahead=drafting.lookahead, max_new_tokens=2
+            )
             worker = Worker(make_engine, base, queue, say)
             worker.start()
             worker.ready.result()
-            service = Service(worker, models.names["target"], ModelTokenizer.of(loaded.target), base, max_new_tokens)
+            service = Service(worker, pair.target, ModelTokenizer.of(loaded.target), base, max_new_tokens)
             app = create_app(service, key)
 
         def tell() -> None:
             if not quiet:
-                say(f"serving {' with '.join(models.names.values())} at {url(listening)} (Ctrl-C ends)")
+                say(f"serving {' with '.join(pair.names.values())} at {url(listening)} (Ctrl-C ends)")
 
         cut_off = serve(app, listening, worker, grace, tell)
         if cut_off:

@@ -7,10 +7,10 @@ import signal
 
 import typer
 
-from hsd_cli.commands.models import ModelOptions
+from hsd_cli.commands.models import ChosenPair
 
 
-def take_part(models: ModelOptions) -> None:
+def take_part(pair: ChosenPair) -> None:
     """Returns in the first process alone: the others have nothing to say. Raises ``HsdError``."""
     told_to_end = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # handlers wait for as long as the process waits
 
@@ -22,5 +22,5 @@ def take_part(models: ModelOptions) -> None:
         signal.signal(signal.SIGTERM, told_to_end)
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the first process's to end the text
-    follow(ranks(), lambda: models.load_share().model)
+    follow(ranks(), lambda: pair.load_share().model)
     raise typer.Exit
