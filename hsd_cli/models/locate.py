@@ -1,4 +1,4 @@
-"""What a model's name stands for: an embedded model, a folder, or a repository on the hub."""
+"""What a model's name stands for: an embedded model, a folder, a GGUF file, or a repository on the hub."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 
 from hsd_cli.errors import HsdError, UsageError
+from hsd_cli.models.gguf import model_folder
+from hsd_cli.models.gguf_header import is_gguf
 from hsd_cli.models.snapshots import described_snapshot, whole_snapshot
 
-HUB_ID = r"[^\W_][\w.-]*(/[\w.-]+)?"  # the library knows of more rules, and is not needed for most names
+# The library knows of more rules, and is not needed for most names. After a colon, one of a repository's GGUF files.
+HUB_ID = r"[^\W_][\w.-]*(/[\w.-]+(:[\w.-]+)?)?"
 EMBEDDED = "embedded:"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 # The pair that runs when nothing else is asked for. `embedded:twin` is a drafter with the target's own tokenizer.
@@ -61,7 +64,7 @@ def not_downloaded(name: str, trust_remote_code: bool, otherwise: str = "") -> H
 
 
 def local_folder(name: str) -> Path | None:
-    """The folder of an embedded model, or the one that ``name`` is; ``None`` for an id on the hub.
+    """The folder of an embedded model, the one that ``name`` is, or that of a GGUF file; ``None`` for an id on the hub.
 
     Raises ``HsdError`` for what can be none of them.
     """
@@ -73,7 +76,9 @@ def local_folder(name: str) -> Path | None:
             raise HsdError(f"{name!r} is a folder without a config.json; give the folder of a Hugging Face model")
         return folder
     if folder.is_file():
-        raise HsdError(f"{name!r} is a file; give the folder of a Hugging Face model, or an id on the hub")
+        if not is_gguf(folder):
+            raise HsdError(f"{name!r} is a file, and not in GGUF; give a model's folder, or an id on the hub")
+        return model_folder(folder)
     if not re.fullmatch(HUB_ID, name):
         raise HsdError(f"no folder {name!r}; give the folder of a Hugging Face model, or an id on the hub")
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from transformers.utils.hub import extract_commit_hash
 
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.models.failures import explain_failure
+from hsd_cli.models.gguf import gguf_in
 from hsd_cli.models.locate import weights_source
 from hsd_cli.runtime.compiling import Compilation, Compile
 from hsd_cli.runtime.device import device_kind, resolve_device, resolve_dtype
 from hsd_cli.runtime.following import LeadingModel
+from hsd_cli.runtime.gguf_weights import load_gguf
 from hsd_cli.runtime.joint import JointPasses
 from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 from hsd_cli.runtime.model import CachedModel
@@ -109,7 +112,8 @@ def load_model(
             if (Path(source) / GENERATION_CONFIG_NAME).exists():
                 GenerationConfig.from_pretrained(source)  # a damaged one the library does without, and never ends
             loader = model_class(name, config)
-            loaded: Any = loader.from_pretrained(
+            load = loader.from_pretrained if gguf_in(source) is None else partial(load_gguf, loader, name)
+            loaded: Any = load(
                 source,
                 config=config,
                 dtype=number,
