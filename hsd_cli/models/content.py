@@ -10,7 +10,7 @@ from pathlib import Path
 from hsd_cli.models.downloaded import files_of
 from hsd_cli.storage import cache_folder, write_atomically
 
-WEIGHTS = (".safetensors", ".bin")
+WEIGHTS = (".safetensors", ".bin", ".gguf")
 DESCRIPTIONS = (".json", ".model", ".txt", ".tiktoken", ".jinja", ".py")  # configuration, tokenizer, code of its own
 LARGE = 1 << 20  # bytes: smaller files are hashed faster than their hash is looked up
 CHUNK = 1 << 20

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from hsd_cli.models.gguf import model_folder
+from hsd_cli.models.gguf_header import is_gguf
 from hsd_cli.models.locate import embedded_folder
 from hsd_cli.models.snapshots import PREFIX, main_snapshot
 
@@ -22,6 +24,8 @@ def downloaded_models() -> list[str]:
 def files_of(name: str) -> list[Path]:
     """The files of an embedded model, a folder, or the snapshot that was downloaded last; none if there are none."""
     folder = embedded_folder(name) or Path(name).expanduser()
+    if is_gguf(folder):
+        folder = model_folder(folder)
     if not folder.is_dir():
         downloaded = main_snapshot(name)
         if downloaded is None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -38,13 +37,6 @@ def gguf_in(folder: Path | str) -> Path | None:
     return link.resolve() if link.is_symlink() else None
 
 
-def named(names: list[str], wanted: str) -> list[str]:
-    """The GGUF files of a repository that ``wanted`` may mean: a file's name, or how it ends, as ``Q4_K_M``."""
-    ending = re.compile(rf"(.*[.-])?{re.escape(wanted)}(\.gguf)?", re.IGNORECASE)
-    found = [name for name in names if name.lower().endswith(".gguf") and ending.fullmatch(name)]
-    return [wanted] if wanted in found else found
-
-
 def model_folder(path: Path) -> Path:
     """Raises ``HsdError`` for a file that is damaged, or that transformers cannot read."""
     file = path.resolve()
@@ -53,7 +45,7 @@ def model_folder(path: Path) -> Path:
     folder = cache_folder() / "gguf" / hashlib.sha256(state.encode(errors="surrogateescape")).hexdigest()
     if folder.is_dir():
         return folder
-    header = read_header(file)
+    header = read_header(path)
     try:
         make_private(folder.parent)
         beside = Path(tempfile.mkdtemp(dir=folder.parent))
@@ -66,6 +58,11 @@ def model_folder(path: Path) -> Path:
     except HsdError:
         raise
     except Exception as error:  # the library stumbles over foreign and damaged metadata in many ways
+        if "not supported yet" in str(error):
+            kind = header.architecture
+            raise HsdError(
+                f"{str(path)!r} is a {kind} model, which transformers does not read from GGUF; take its own format"
+            ) from error
         if not folder.is_dir():  # another process has made it
             raise explain_failure(str(path), "metadata", error) from error
     finally:
@@ -90,8 +87,8 @@ def _describe(header: Header, file: Path, folder: Path) -> None:
 def _ends(metadata: dict[str, Any]) -> list[int]:
     """The ids at which texts end, the model's own first."""
     own = [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in END_KEYS]
-    tokens, types = metadata["tokenizer.ggml.tokens"], metadata.get("tokenizer.ggml.token_type", [])
-    usual = [index for index, (token, kind) in enumerate(zip(tokens, types)) if kind == CONTROL and token in ENDS]
+    kinds = zip(metadata["tokenizer.ggml.tokens"], metadata.get("tokenizer.ggml.token_type", []), strict=False)
+    usual = [index for index, (token, kind) in enumerate(kinds) if kind == CONTROL and token in ENDS]
     return [index for index in dict.fromkeys([*own, *usual]) if index is not None]
 
 

@@ -64,7 +64,7 @@ def read_header(path: Path) -> Header:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             header = _Reader(data).header()
-            if (last := max(tensor.end for tensor in header.tensors.values())) > len(data):
+            if (last := max((tensor.end for tensor in header.tensors.values()), default=1 << 62)) > len(data):
                 raise ValueError(f"{len(data)} of {last} bytes are there")
     except (struct.error, ValueError, LookupError, TypeError, ArithmeticError, MemoryError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error

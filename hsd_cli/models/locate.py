@@ -10,8 +10,7 @@ from hsd_cli.models.gguf import model_folder
 from hsd_cli.models.gguf_header import is_gguf
 from hsd_cli.models.snapshots import described_snapshot, whole_snapshot
 
-# The library knows of more rules, and is not needed for most names. After a colon, one of a repository's GGUF files.
-HUB_ID = r"[^\W_][\w.-]*(/[\w.-]+(:[\w.-]+)?)?"
+HUB_ID = r"[^\W_][\w.-]*(/[\w.-]+)?"  # the library knows of more rules, and is not needed for most names
 EMBEDDED = "embedded:"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 # The pair that runs when nothing else is asked for. `embedded:twin` is a drafter with the target's own tokenizer.

@@ -45,7 +45,7 @@ def _unpacked(
     file = gguf_in(folder)
     assert file is not None
     header = read_header(file)
-    processor = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)(config=config.to_dict())
+    processor = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)(config=config.to_dict())  # type: ignore[no-untyped-call]
     names = get_gguf_hf_weights_map(shape, processor) | {ROTARY: ROTARY}
     weights: dict[str, torch.Tensor] = {}
     stored = np.memmap(file, mode="c")

@@ -8,6 +8,8 @@ from typing import Any
 
 from hsd_cli.errors import HsdError
 from hsd_cli.models.failures import needs_code
+from hsd_cli.models.gguf import model_folder
+from hsd_cli.models.gguf_header import is_gguf
 from hsd_cli.models.locate import embedded_folder
 from hsd_cli.models.pull import Pull
 from hsd_cli.models.snapshots import CONVERTIBLE, MAIN, described_snapshot
@@ -22,7 +24,9 @@ USUAL_EOS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", 
 def read_vocabulary(source: str, revision: str | None = None, trust_remote_code: bool = False) -> Vocabulary:
     """The vocabulary of an embedded model, a folder, a ``tokenizer.json`` or tiktoken file, or a model on the hub."""
     path = embedded_folder(source) or Path(source).expanduser()
-    if not path.exists():
+    if is_gguf(path):
+        path = model_folder(path)
+    elif not path.exists():
         path = _download(source, revision, trust_remote_code)
     try:
         if path.is_file():
