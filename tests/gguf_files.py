@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,16 @@ from hsd_cli.vocab.token_bytes import BYTE_TOKEN
 
 
 def gguf_of(
-    folder: str | Path, path: Path, kind: GGMLQuantizationType = GGMLQuantizationType.F32, **metadata: Any
+    folder: str | Path,
+    path: Path,
+    kind: GGMLQuantizationType = GGMLQuantizationType.F32,
+    divisors: Sequence[float] = (),
+    **metadata: Any,
 ) -> Path:
-    """Writes the Llama or Qwen2 of ``folder`` to ``path``, its matrices as ``kind``, the rest as float32."""
+    """Writes the Llama or Qwen2 of ``folder`` to ``path``, its matrices as ``kind``, the rest as float32.
+
+    ``divisors`` are of rotary frequencies.
+    """
     config = AutoConfig.from_pretrained(folder)
     writer = GGUFWriter(path, config.model_type)
     _describe(writer, config)
@@ -38,6 +46,8 @@ def gguf_of(
         stored = kind if weights.ndim == 2 else GGMLQuantizationType.F32
         data = quants.quantize(np.ascontiguousarray(weights), stored)
         writer.add_tensor(names.get_name(name, (".weight", ".bias")), data, raw_dtype=stored)
+    if divisors:
+        writer.add_tensor("rope_freqs.weight", np.array(divisors, dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -200,6 +200,8 @@ fails where this page says something else.
   Llama's own.
 - **Rollback**: after tokens were read and forgotten, logits are those of a model that never read them.
 
+From GGUF files transformers reads some of these kinds only: the README, under *GGUF files*, says which were tried.
+
 | Architecture | `model_type` | As target | As drafter | Rollback | Note |
 |---|---|---|---|---|---|
 """

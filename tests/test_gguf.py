@@ -134,6 +134,14 @@ def test_scaled_positions_are_kept(tmp_path: Path) -> None:
     assert torch.allclose(scaled * 4, load_model("embedded:drafter", "cpu").model.model.rotary_emb.inv_freq)
 
 
+def test_the_frequencies_of_llama_3_are_kept(tmp_path: Path) -> None:
+    divisors = [1.0] * 8 + [8.0] * 8
+    made = gguf_of(EMBEDDED_FOLDER / "drafter", tmp_path / "x.gguf", divisors=divisors)
+    found = load_model(str(made), "cpu").model.model.rotary_emb.inv_freq
+    plain = load_model("embedded:drafter", "cpu").model.model.rotary_emb.inv_freq
+    assert torch.allclose(found * torch.tensor(divisors), plain)
+
+
 def test_quantized_on_the_fly(files: dict[str, Path]) -> None:
     pytest.importorskip("bitsandbytes")
     pytest.importorskip("accelerate")
@@ -166,6 +174,12 @@ def test_lengths_that_are_wrong(files: dict[str, Path], place: int, tmp_path: Pa
     data[place : place + 8] = struct.pack("<Q", 1 << 60)
     (tmp_path / "x.gguf").write_bytes(data)
     assert_one_line(tmp_path / "x.gguf", "x.gguf'")
+
+
+def test_export_is_for_other_formats(files: dict[str, Path]) -> None:
+    result = hsd("export", "-t", files["target"], "-d", files["drafter"], "--engine", "vllm")
+    assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
+    assert "is a GGUF file" in result.err
 
 
 def test_kinds_of_models_that_the_library_cannot_read(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Pair:
             "--target",
             envvar="HSD_TARGET",
             autocompletion=suggestions.models,
-            help="Model that writes the text: hub id or folder.",
+            help="Model that writes the text: hub id, folder or GGUF file.",
         ),
     ] = None
     draft: Annotated[

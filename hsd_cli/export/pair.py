@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsd_cli.errors import HsdError
+from hsd_cli.models.gguf import gguf_in
 from hsd_cli.models.locate import local_folder, model_source
 from hsd_cli.vocab.report import Report, compare, sample_text
 from hsd_cli.vocab.source import read_vocabulary
@@ -27,6 +28,8 @@ class ExportedModel:
     def read(cls, name: str) -> ExportedModel:
         """Raises ``HsdError`` for what is no model, or does not say how wide its head is."""
         folder = local_folder(name)
+        if folder is not None and gguf_in(folder) is not None:
+            raise HsdError(f"{name!r} is a GGUF file, which engines take as it is; export models in their own format")
         return cls(str(folder or name), folder is not None, read_vocabulary(name), _width(name))
 
 

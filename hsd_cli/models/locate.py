@@ -76,7 +76,9 @@ def local_folder(name: str) -> Path | None:
         return folder
     if folder.is_file():
         if not is_gguf(folder):
-            raise HsdError(f"{name!r} is a file, and not in GGUF; give a model's folder, or an id on the hub")
+            raise HsdError(
+                f"{name!r} is a file; give the folder of a Hugging Face model, a GGUF file, or an id on the hub"
+            )
         return model_folder(folder)
     if not re.fullmatch(HUB_ID, name):
         raise HsdError(f"no folder {name!r}; give the folder of a Hugging Face model, or an id on the hub")
