@@ -459,16 +459,21 @@ def test_a_template_that_refuses_the_conversation_is_one_line(tmp_path: Path) ->
 # Interrupts, pipes and terminals
 
 
-def test_an_interrupt_keeps_the_text_so_far_in_json_too(letters: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("ending", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_an_interrupt_keeps_the_text_so_far_in_json_too(
+    letters: str, monkeypatch: pytest.MonkeyPatch, ending: BaseException, code: int
+) -> None:
     decode = engine.decode
 
     def interrupted(*args: Any, **options: Any) -> Iterator[Any]:
         yield from islice(decode(*args, **options), 3)
-        raise KeyboardInterrupt
+        raise ending
 
     monkeypatch.setattr(engine, "decode", interrupted)
     result = hsd("generate", "--json", "-t", letters, "a")
-    assert (result.code, result.err) == (130, "")
+    assert (result.code, result.err) == (code, "")
     described = json.loads(result.out)
     assert (described["text"], described["finish_reason"], described["iterations"]) == ("bcd", "interrupt", 3)
 

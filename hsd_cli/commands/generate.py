@@ -296,10 +296,10 @@ def generate(
             from hsd_cli.ui.run_page import render_page
 
             page.replace(render_page(run.report, text, run.commits))
-    if stats and not quiet and not json:
+    if stats and not quiet and not json and run.exit_code in (0, EXIT_INTERRUPTED):
         say(run.report.line())
-    if run.report.finish_reason == "interrupt":
-        raise typer.Exit(EXIT_INTERRUPTED)
+    if run.exit_code:
+        raise typer.Exit(run.exit_code)
 
 
 def _refuse(*impossible: tuple[object, str]) -> None:

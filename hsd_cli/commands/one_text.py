@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hsd_cli.commands.interrupts import holding_interrupts
 from hsd_cli.commands.models import say
-from hsd_cli.errors import without_drafter
+from hsd_cli.errors import EXIT_INTERRUPTED, without_drafter
 
 if TYPE_CHECKING:
     from hsd_cli.decoding.loop import Commit
@@ -30,10 +30,11 @@ class Display(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """What came of it: the sums, and every iteration."""
+    """What came of it: the sums, and every iteration. ``exit_code`` is of what ended it early, else 0."""
 
     report: RunReport
     commits: list[Commit]
+    exit_code: int
 
 
 def write_text(
@@ -42,11 +43,12 @@ def write_text(
     display_for: Callable[[Generation], AbstractContextManager[Display | None]],
     quiet: bool,
 ) -> Run:
-    """An interrupt ends the text where it is. Raises ``HsdError``."""
+    """An interrupt ends the text where it is, and so does being told to end. Raises ``HsdError``."""
     from hsd_cli.ui.run_report import RunReport
 
     commits: list[Commit] = []
     rest = ""
+    exit_code = 0
     try:
         with holding_interrupts():
             generation = engine.generate(request)
@@ -60,12 +62,13 @@ def write_text(
                     commits.append(commit)
                     if display is not None:
                         display.show(commit)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit) as ending:
+                exit_code = EXIT_INTERRUPTED if isinstance(ending, KeyboardInterrupt) else int(ending.code or 0)
                 rest = generation.text.finish()  # what waited for the rest of a character or a stop string
                 if display is not None and rest:
                     display.write(rest)
     except KeyboardInterrupt:  # before the first token
-        pass
+        exit_code = EXIT_INTERRUPTED
     if (failure := generation.statistics.drafter_failure) is not None and not quiet:
         say(without_drafter(failure))
     report = RunReport.of(
@@ -77,4 +80,4 @@ def write_text(
         (commits[-1].finish_reason if commits else None) or "interrupt",
         perf_counter() - begun,
     )
-    return Run(report, commits)
+    return Run(report, commits, exit_code)

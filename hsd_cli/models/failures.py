@@ -137,8 +137,8 @@ def needs_code(name: str, error: BaseException) -> str | None:
     if "Please pass the argument `trust_remote_code=True`" not in str(error):
         return None
     return (
-        f"{name!r} needs Python code of its own, which may do on this machine whatever you may; if you trust its "
-        "author, add --trust-remote-code"
+        f"{name!r} needs Python code of its own, which can do anything here that you can do; if you trust its author, "
+        "add --trust-remote-code"
     )
 
 
