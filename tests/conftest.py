@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ def _surroundings(monkeypatch: pytest.MonkeyPatch, _cache: Path) -> None:
     monkeypatch.setenv("HSD_CONFIG", str(_cache / "config.toml"))
     monkeypatch.setenv("HSD_HISTORY", str(_cache / "history"))
     os.environ.setdefault("COLUMNS", "100")
+    logging.getLogger("hsd_cli").setLevel(logging.NOTSET)  # whatever `--quiet` left
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -159,6 +160,13 @@ def test_a_full_disk_is_one_line(arguments: str, buffering: str) -> None:
             stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, env=environment, check=False,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, b"hsd: cannot write standard output: No space left on device\n")
+
+
+def test_quiet_silences_the_log_of_the_layers_below() -> None:
+    log = logging.getLogger("hsd_cli.runtime.graphs")
+    for options, heard in (["-q"], False), ([], True):
+        hsd("generate", "-t", "embedded:none", "x", *options)
+        assert log.isEnabledFor(logging.WARNING) == heard
 
 
 def test_a_traceback_is_shown_only_on_demand() -> None:

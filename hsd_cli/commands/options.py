@@ -6,6 +6,7 @@ for commands that are ``in_groups``.
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -39,7 +40,7 @@ TrustRemoteCode = Annotated[
     bool,
     _models(
         "--trust-remote-code",
-        help="Run the Python code that a checkpoint brings along; it may do whatever you may on this machine.",
+        help="Run the Python code that a checkpoint brings along; it can do anything here that you can do.",
     ),
 ]
 
@@ -229,12 +230,24 @@ Stats = Annotated[
     bool,
     typer.Option("--stats/--no-stats", envvar="HSD_STATS", help="Statistics line on stderr.", rich_help_panel=OUTPUT),
 ]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", rich_help_panel=OUTPUT)]
 
 
-def _show_tracebacks(wanted: bool) -> None:
+def _silence(wanted: bool) -> bool:
+    """What layers below have to say goes to Python's log."""
+    logging.getLogger("hsd_cli").setLevel(logging.ERROR if wanted else logging.NOTSET)
+    return wanted
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option("-q", "--quiet", callback=_silence, help="Nothing on stderr but errors.", rich_help_panel=OUTPUT),
+]
+
+
+def _show_tracebacks(wanted: bool) -> bool:
     if wanted:
         os.environ["HSD_DEBUG"] = "1"
+    return wanted
 
 
 Debug = Annotated[
