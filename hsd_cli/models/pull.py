@@ -116,6 +116,10 @@ def _weights(repository: Repository, allow_pickle: bool) -> list[str]:
             f"{name!r} has its weights in pickle files only, which may run code when they are opened; if you trust "
             f"their author, run: hsd pull {name} --allow-pickle"
         )
+    if file := next((file for file in repository.files if file.endswith(".gguf")), None):
+        raise HsdError(
+            f"{name!r} has GGUF files only; choose one, run: hf download {name} {file}, and give the path that it prints"
+        )
     raise HsdError(f"{name!r} has no model.safetensors; hsd needs the weights in that format: choose another model")
 
 
