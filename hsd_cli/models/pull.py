@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -118,7 +119,8 @@ def _weights(repository: Repository, allow_pickle: bool) -> list[str]:
         )
     if file := next((file for file in repository.files if file.endswith(".gguf")), None):
         raise HsdError(
-            f"{name!r} has GGUF files only; choose one, run: hf download {name} {file}, and give the path that it prints"
+            f"{name!r} has GGUF files only; choose one, run: hf download {name} {shlex.quote(file)}, and give the path "
+            "that it prints"
         )
     raise HsdError(f"{name!r} has no model.safetensors; hsd needs the weights in that format: choose another model")
 
