@@ -84,6 +84,15 @@ def test_a_text_that_grows_stays_as_far_as_there_was_room(letters: str, tmp_path
     assert file.read_text() == "bcdefghijklmnopqrstu"
 
 
+def test_a_text_that_grows_leaves_the_old_one_and_says_where_it_is(letters: str, folder: Path) -> None:
+    part = folder / "a.hsd-part"
+    done = full("generate", "-q", "-t", letters, "-n", 50, "-o", folder / "a", "a", room=35)
+    assert done == (1, "", f"{cannot_write(folder / 'a')[:-1]}; what was written is in {str(part)!r}\n")
+    assert part.read_text() == "bcdefghijklmnopqrstuvwxyz\nabcdefghi"
+    part.unlink()
+    assert untouched(folder, "a", "b")
+
+
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["text", "json"])
 def test_texts_of_files(letters: str, tmp_path: Path, folder: Path, form: list[str]) -> None:
     (tmp_path / "in").mkdir()

@@ -95,6 +95,21 @@ def test_a_text_in_a_pipe_is_written_as_far_as_it_came(letters: str, tmp_path: P
     assert command.err == ""
 
 
+@pytest.mark.parametrize("number", [*CODES, signal.SIGKILL], ids=lambda number: number.name)
+def test_the_old_text_of_a_file_stays_until_the_new_one_has_ended(
+    letters: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    file, part = tmp_path / "text", tmp_path / "text.hsd-part"
+    file.write_text("old")
+    with running(tmp_path, "generate", "-t", letters, "-n", ENDLESS, "--no-stats", "-o", file, "a") as command:
+        until(lambda: part.exists() and part.read_text(), command.process)
+        assert file.read_text() == "old"
+        command.process.send_signal(number)
+        assert command.process.wait() == CODES.get(number, -number)
+    assert (file.read_text() == "old") == part.exists() == (number is signal.SIGKILL)
+    assert alphabet((part if part.exists() else file).read_text())
+
+
 @ENDING
 def test_a_live_text_is_written_as_far_as_it_came(letters: str, number: signal.Signals) -> None:
     with ForkedTerminal("generate", "-t", letters, "-n", ENDLESS, "--no-stats", "a") as terminal:
