@@ -2,7 +2,8 @@
 
 ``python -m hsd_cli.bench.batches`` prints the figures as JSON: medians and ranges, and ratios to one text at a time of
 the same repeat. Every seat is taken all the time: there are as many texts as seats, all of the same length. Sizes and
-algorithms take turns, another one comes first each time.
+algorithms take turns, another one comes first each time. ``--peers`` has the library's own ``generate`` write the same
+batches (without drafts: it drafts for one text alone).
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ from argparse import ArgumentParser
 from dataclasses import replace
 from itertools import cycle, islice
 from time import perf_counter
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, StoppingCriteriaList
 
 from hsd_cli.batch_engine import BatchEngine
 from hsd_cli.bench.machine import describe_machine
@@ -20,9 +25,11 @@ from hsd_cli.bench.runner import rotated
 from hsd_cli.bench.tasks import shipped
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.engine import Engine, Request
-from hsd_cli.runtime.loading import load_model
+from hsd_cli.models.locate import weights_source
+from hsd_cli.runtime.loading import LoadedModel, load_model
 
 WARM_UP = 8  # tokens of each text
+PEER = "transformers"
 
 
 def main() -> None:
@@ -36,6 +43,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("-n", "--tokens", type=int, default=64, help="of each text")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--peers", action="store_true")
     options = parser.parse_args()
     target = load_model(options.target, options.device, options.dtype)
     pair = Engine(replace(target, eos_ids=()), replace(load_model(options.draft, options.device), eos_ids=()))
@@ -44,13 +52,17 @@ def main() -> None:
         "", chat=False, max_new_tokens=options.tokens, sampling=SamplingSettings(options.temperature), seed=0
     )
     [task] = shipped("code")
-    rates: dict[tuple[str, int], list[float]] = {
-        (algorithm, size): [] for algorithm in options.algorithms.split(",") for size in sizes
-    }
+    peer = load_model(options.target, options.device, options.dtype, packed=False) if options.peers else None
+    writers = [*options.algorithms.split(","), *([PEER] if peer else [])]
+    rates: dict[tuple[str, int], list[float]] = {(writer, size): [] for writer in writers for size in sizes}
     for repeat in range(options.repeats):
-        for (algorithm, size), found in rotated(rates, repeat).items():
-            texts = [replace(base, prompt=prompt, algorithm=algorithm) for prompt in islice(cycle(task.prompts), size)]
-            found.append(_rate(BatchEngine(pair, size), texts))
+        for (writer, size), found in rotated(rates, repeat).items():
+            prompts = list(islice(cycle(task.prompts), size))
+            if peer is not None and writer == PEER:
+                found.append(_library_rate(peer, prompts, options.tokens, options.temperature))
+            else:
+                texts = [replace(base, prompt=prompt, algorithm=writer) for prompt in prompts]
+                found.append(_rate(BatchEngine(pair, size), texts))
     result = {
         "target": options.target,
         "drafter": options.draft,
@@ -60,6 +72,11 @@ def main() -> None:
         "over one text at a time": {
             f"{name} x {size}": vars(spread([a / b for a, b in zip(found, rates[name, sizes[0]], strict=True)]))
             for (name, size), found in rates.items()
+        },
+        "over the library": {
+            f"{name} x {size}": vars(spread([a / b for a, b in zip(found, rates[PEER, size], strict=True)]))
+            for (name, size), found in rates.items()
+            if options.peers and name != PEER
         },
         "machine": describe_machine(target.model.device),
     }
@@ -78,6 +95,31 @@ def _rate(engine: BatchEngine, texts: list[Request]) -> float:
         if before is None and min(written.values()) >= WARM_UP:
             begun, before = perf_counter(), sum(written.values())
     return (sum(written.values()) - (before or 0)) / (perf_counter() - begun)
+
+
+def _library_rate(target: LoadedModel, prompts: list[str], tokens: int, temperature: float) -> float:
+    """The same of transformers' ``generate``, for a batch that is padded on the left."""
+    tokenizer = AutoTokenizer.from_pretrained(weights_source(target.name))
+    tokenizer.padding_side = "left"
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    inputs = tokenizer(prompts, return_tensors="pt", padding=True).to(target.model.device)
+    clock: list[float] = []
+
+    def note(ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        ids[0, -1].item()  # once it is there
+        clock.append(perf_counter())
+        return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    target.model.generate(  # type: ignore[operator]
+        **inputs,
+        max_new_tokens=tokens,
+        eos_token_id=None,
+        pad_token_id=tokenizer.pad_token_id,
+        stopping_criteria=StoppingCriteriaList([note]),
+        **sampling,
+    )
+    return len(prompts) * (tokens - WARM_UP) / (clock[-1] - clock[WARM_UP - 1])
 
 
 if __name__ == "__main__":
