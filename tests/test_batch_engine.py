@@ -18,6 +18,7 @@ from hsd_cli.errors import HsdError, OutOfMemoryError
 from hsd_cli.planner.batch_size import MOST, texts_that_fit
 from hsd_cli.planner.costs import Costs, SharedCosts
 from hsd_cli.runtime.dense import DenseDecoder, Reading
+from hsd_cli.runtime.grid import GridReader
 from hsd_cli.runtime.loading import load_model
 
 PROMPTS = ["def fib(n):\n", "import os\n", "class Stack:\n    def push(self", "for i in range(", "x = ["]
@@ -63,13 +64,13 @@ def together(engine: BatchEngine, wanted: Sequence[Request]) -> list[str]:
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """The numbers of tokens of each text, for every pass."""
     seen: list[list[int]] = []
-    logits = DenseDecoder.logits
+    logits = GridReader.logits
 
-    def note(decoder: DenseDecoder, readings: Sequence[Reading]) -> Any:
+    def note(reader: GridReader, readings: Sequence[Reading]) -> Any:
         seen.append([len(reading.ids) for reading in readings])
-        return logits(decoder, readings)
+        return logits(reader, readings)
 
-    monkeypatch.setattr(DenseDecoder, "logits", note)
+    monkeypatch.setattr(GridReader, "logits", note)
     return seen
 
 
@@ -150,17 +151,17 @@ def test_a_text_that_is_given_up_frees_its_seat(pair: Engine, steps: int) -> Non
 def test_texts_that_do_not_fit_in_one_pass_are_read_in_smaller_groups(
     pair: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logits = DenseDecoder.logits
+    logits = GridReader.logits
 
-    def small(decoder: DenseDecoder, readings: Sequence[Reading]) -> Any:
-        result = logits(decoder, readings)  # and the caches are written
+    def small(reader: GridReader, readings: Sequence[Reading]) -> Any:
+        result = logits(reader, readings)  # and the caches are written
         if len(readings) > 2:
             raise torch.OutOfMemoryError
         return result
 
     wanted = requests("slem")
     expected = [alone(pair, request) for request in wanted]
-    monkeypatch.setattr(DenseDecoder, "logits", small)
+    monkeypatch.setattr(GridReader, "logits", small)
     assert together(BatchEngine(pair, 5), wanted) == expected
 
 

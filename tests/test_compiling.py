@@ -17,7 +17,7 @@ from hsd_cli.runtime.cache import RollbackCache
 from hsd_cli.runtime.compiling import UNDISTURBED, Compilation
 from hsd_cli.runtime.dense import DenseDecoder, Reading, dense_decoder
 from hsd_cli.runtime.graphs import Function, Graphs, Recording
-from hsd_cli.runtime.joint_static import JointReader
+from hsd_cli.runtime.grid import GridReader
 from hsd_cli.runtime.model import CachedModel
 from hsd_cli.runtime.seats import SeatCache, SharedMemory
 from hsd_cli.runtime.static import SIZES
@@ -108,7 +108,7 @@ def test_there_are_four_compilations_whatever_the_layers_and_the_number_of_token
 def test_several_texts_are_read_with_the_same_four() -> None:
     eager = decoder_of()
     compilation = Compilation("auto", backend=TRACING)
-    reader = JointReader(eager, SharedMemory(eager), Graphs(run_again), compilation)
+    reader = GridReader(eager, SharedMemory(eager), Graphs(run_again), compilation)
     caches = [SeatCache(reader.memory, 40) for _ in range(3)]
 
     def readings(count: int) -> list[Reading]:

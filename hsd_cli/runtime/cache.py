@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -85,9 +86,6 @@ class RollbackLayer(CacheLayerMixin):
     def get_max_length(self) -> int:
         return -1
 
-    def rollback(self, length: int) -> None:
-        self.length = length
-
 
 class RecurrentRollbackLayer(LinearAttentionLayer, RollbackLayer):  # type: ignore[misc, override]
     """A layer with a recurrent state beside its keys and values."""
@@ -114,6 +112,10 @@ class RollbackCache(Cache):
     def __init__(self, config: PreTrainedConfig, capacity: int) -> None:
         super().__init__(layers=[_rollback_layer(layer, capacity) for layer in DynamicCache(config=config).layers])
 
+    @cached_property
+    def _rolled_back(self) -> list[RollbackLayer]:
+        return [layer for layer in self.layers if isinstance(layer, RollbackLayer)]
+
     @property
     def recurrent_layers(self) -> list[LinearAttentionCacheLayerMixin]:
         return [layer for layer in self.layers if isinstance(layer, LinearAttentionCacheLayerMixin)]
@@ -131,16 +133,14 @@ class RollbackCache(Cache):
 
     def holds(self, length: int) -> bool:
         """Whether the model has read ``length`` tokens into it. A recurrent layer can only tell that it was used."""
-        attentive = any(isinstance(layer, RollbackLayer) for layer in self.layers)
-        return (not attentive or self.get_seq_length() == length) and all(
+        return (not self._rolled_back or self.get_seq_length() == length) and all(
             all(layer.has_previous_state.values()) for layer in self.recurrent_layers
         )
 
     def rollback(self, length: int) -> None:
         """Forgets every position from ``length`` on. O(1), nothing is copied."""
-        for layer in self.layers:
-            if isinstance(layer, RollbackLayer):
-                layer.rollback(length)
+        for layer in self._rolled_back:
+            layer.length = length
 
 
 def _rollback_layer(layer: Any, capacity: int) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -65,9 +65,13 @@ class Reading:
     start: int
     keep: int
 
-    @property
+    @cached_property
     def end(self) -> int:
-        return self.start + len(self.ids)
+        return self.start + self.ids.shape[0]
+
+    @property
+    def count(self) -> int:
+        return self.end - self.start
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ class DenseDecoder:
         """
         tables = self.angles(max(reading.end for reading in readings))
         cos, sin = (torch.cat([table[each.start : each.end] for each in readings]) for table in tables)
-        shares = [Share(len(each.ids), self._mask(each.start, len(each.ids)), each.cache.layers) for each in readings]
+        shares = [Share(each.count, self._mask(each.start, each.count), each.cache.layers) for each in readings]
         states = self.states(torch.cat([each.ids for each in readings]), (cos, sin), partial(self.attend, shares))
         parts = states.split([share.count for share in shares])
         kept = torch.cat([part[-each.keep :] for part, each in zip(parts, readings, strict=True)])

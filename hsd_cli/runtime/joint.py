@@ -16,7 +16,7 @@ from hsd_cli.runtime.cache import RollbackCache
 from hsd_cli.runtime.compiling import Compilation
 from hsd_cli.runtime.dense import DenseDecoder, Reading
 from hsd_cli.runtime.graphs import graphs_for
-from hsd_cli.runtime.joint_static import JointReader
+from hsd_cli.runtime.grid import GridReader
 from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 from hsd_cli.runtime.seats import SeatCache, SharedMemory
 
@@ -44,33 +44,28 @@ class JointPasses:
     greenlet that made those."""
 
     def __init__(self) -> None:
-        self._decoder: DenseDecoder | None = None
-        self._reader: JointReader | None = None
+        self._grid: GridReader | None = None
         self._waiting: dict[greenlet, Waiting] = {}
 
     def __len__(self) -> int:
         """The number of texts that stand still."""
         return len(self._waiting)
 
-    def cache(self, decoder: DenseDecoder, compilation: Compilation, capacity: int) -> RollbackCache | None:
-        """One beside those of the others, where passes can be recorded. ``None`` elsewhere: any will do."""
-        if self._reader is None:
-            graphs = graphs_for(decoder.device)
-            if graphs is None:
-                return None
-            self._reader = JointReader(decoder, SharedMemory(decoder), graphs, compilation)
-        return SeatCache(self._reader.memory, capacity)
+    def cache(self, decoder: DenseDecoder, compilation: Compilation, capacity: int) -> RollbackCache:
+        """One beside those of the others."""
+        if self._grid is None:
+            self._grid = GridReader(decoder, SharedMemory(decoder), graphs_for(decoder.device), compilation)
+        return SeatCache(self._grid.memory, capacity)
 
     def trim(self) -> None:
         """Frees what it keeps for texts that there are no more."""
-        if self._reader is not None:
-            self._reader.memory.trim()
+        if self._grid is not None:
+            self._grid.memory.trim()
 
-    def read(self, decoder: DenseDecoder, reading: Reading) -> torch.Tensor:
+    def read(self, reading: Reading) -> torch.Tensor:
         """The logits that ``reading`` wants, once there was a pass; others write on in the meantime."""
         text = getcurrent()
         assert text.parent is not None, "only texts in greenlets can wait for each other"
-        self._decoder = decoder
         self._waiting[text] = Waiting(text, reading)
         try:
             logits: torch.Tensor = text.parent.switch()
@@ -85,8 +80,8 @@ class JointPasses:
         ``torch.OutOfMemoryError``.
         """
         group = _first_few(list(self._waiting.values()))
-        tokens = sum(len(each.reading.ids) for each in group)
-        drafts = all(each.reading.keep == len(each.reading.ids) for each in group)
+        tokens = sum(each.reading.count for each in group)
+        drafts = all(each.reading.keep == each.reading.count for each in group)
         for each, logits in zip(group, self._read_together(group), strict=True):
             if isinstance(logits, torch.Tensor):
                 each.text.switch(logits)
@@ -95,9 +90,10 @@ class JointPasses:
         return Pass(tokens, drafts)
 
     def _read_together(self, group: Sequence[Waiting]) -> list[torch.Tensor | torch.OutOfMemoryError]:
+        assert self._grid is not None
         try:
             with naming_lack_of_memory():
-                return list(self._logits([each.reading for each in group]))
+                return list(self._grid.logits([each.reading for each in group]))
         except torch.OutOfMemoryError as error:
             for each in group:
                 each.reading.cache.rollback(each.reading.start)  # some layers have read it
@@ -106,24 +102,12 @@ class JointPasses:
         half = len(group) // 2
         return self._read_together(group[:half]) + self._read_together(group[half:])
 
-    def _logits(self, readings: Sequence[Reading]) -> list[torch.Tensor]:
-        """Those of a few tokens by a recording, if there can be one; the others, such as prompts, without."""
-        assert self._decoder is not None
-        few = [] if self._reader is None else [each for each in readings if self._reader.takes(each)]
-        recorded = self._reader.logits(few) if few and self._reader is not None else None
-        if recorded is None:
-            return self._decoder.logits(readings)
-        found = dict(zip(map(id, few), recorded, strict=True))
-        if others := [each for each in readings if id(each) not in found]:
-            found |= zip(map(id, others), self._decoder.logits(others), strict=True)
-        return [found[id(each)] for each in readings]
-
 
 def _first_few(waiting: list[Waiting]) -> list[Waiting]:
     """As many as one pass may have tokens, at least one."""
     tokens = 0
     for count, each in enumerate(waiting):
-        tokens += len(each.reading.ids)
+        tokens += each.reading.count
         if count and tokens > MOST_TOKENS:
             return waiting[:count]
     return waiting

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class LoadedModel:
             return LeadingModel(self.model, capacity, self.ranks)
         return CachedModel(self.model, capacity, joint, self.compilation)
 
-    @property
+    @cached_property
     def bytes_per_token(self) -> int:
         """Bytes of weights that a forward pass over text reads: not what sees images, and of embeddings, which are
         looked up, none but those that are the head's too."""

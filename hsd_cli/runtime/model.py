@@ -129,8 +129,8 @@ class CachedModel:
         self._graphs = None
         if self._dense is not None and joint is None:
             self._graphs = graphs_for(self.device)
-        elif self._dense is not None and joint is not None:  # what it reads is recorded with what others do
-            self._cache = joint.cache(self._dense, self._compilation, capacity) or self._cache
+        elif self._dense is not None and joint is not None:
+            self._cache = joint.cache(self._dense, self._compilation, capacity)
         self._static: StaticReader | None = None
         self._made = self._end = self._expected = 0
         if self._dense is None and model not in _known_causal:
@@ -204,10 +204,7 @@ class CachedModel:
     def _forward(self, ids: torch.Tensor, keep: int) -> torch.Tensor:
         if self._dense is not None:
             reading = Reading(ids, self._cache, self._read, keep)
-            if self._joint is not None:
-                logits = self._joint.read(self._dense, reading)
-            else:
-                logits = self._dense_pass(self._dense, reading)
+            logits = self._dense_pass(self._dense, reading) if self._joint is None else self._joint.read(reading)
             self._read += len(ids)
             return logits
         options: dict[str, Any] = {self._cache_name: self._cache, "use_cache": True}

@@ -1,4 +1,4 @@
-"""Several texts read by one recording: the numbers are each text's own, wherever it lies and whoever lies beside it."""
+"""Several texts read in one grid: the numbers are each text's own, wherever it lies and whoever lies beside it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hsd_cli.engine import Engine, Request
 from hsd_cli.runtime.cache import RollbackCache
 from hsd_cli.runtime.dense import DenseDecoder, Reading, dense_decoder
 from hsd_cli.runtime.graphs import Function, Graphs, Recording
-from hsd_cli.runtime.joint_static import JointReader, bucket_of_tokens
+from hsd_cli.runtime.grid import GridReader, bucket_of_tokens
 from hsd_cli.runtime.loading import load_model
 from hsd_cli.runtime.seats import SeatCache, SharedMemory
 from tests.architectures import random_model
@@ -27,15 +27,15 @@ from tests.test_dense import DENSE
 class Company:
     """Texts with seats beside each other, read at random; every word of the library's about each."""
 
-    def __init__(self, model: PreTrainedModel, longest: int, seed: int = 0) -> None:
+    def __init__(self, model: PreTrainedModel, longest: int, recording: bool = True) -> None:
         decoder = dense_decoder(model, RollbackCache(model.config, 8))
         assert decoder is not None
         self.decoder: DenseDecoder = decoder
         self.memory = SharedMemory(decoder, longest)
         self.recorded: list[Function] = []
-        self.reader = JointReader(decoder, self.memory, Graphs(self._record))
+        self.reader = GridReader(decoder, self.memory, Graphs(self._record) if recording else None)
         self._model = model
-        self._random = random.Random(seed)
+        self._random = random.Random(0)
         self.texts: list[tuple[SeatCache, list[int]]] = []
 
     def _record(self, function: Function, *others: object) -> Recording:
@@ -45,7 +45,8 @@ class Company:
     def begin(self, length: int) -> None:
         """A new text, whose prompt is read by itself."""
         cache, text = SeatCache(self.memory, length), self._new(length)
-        self._check([text], self.decoder.logits([Reading(torch.tensor(text), cache, 0, 1)]), 1)
+        [logits] = self.decoder.logits([Reading(torch.tensor(text), cache, 0, 1)])
+        self._check(text, logits, 1)
         self.texts.append((cache, text))
 
     def leave(self, number: int) -> None:
@@ -58,11 +59,8 @@ class Company:
             new = self._new(count)
             readings.append(Reading(torch.tensor(new), cache, len(text), count))
             text += new
-        few = [each for each in readings if self.reader.takes(each)]
-        found = dict(zip(map(id, few), self.reader.logits(few) or [], strict=True)) if few else {}
-        for each, (_, text) in zip(readings, self.texts, strict=True):
-            logits = found[id(each)] if id(each) in found else self.decoder.logits([each])[0]
-            self._check([text], [logits], each.keep)
+        for each, (_, text), logits in zip(readings, self.texts, self.reader.logits(readings), strict=True):
+            self._check(text, logits, each.keep)
         for cache, text in self.texts:
             if taken_back := self._random.randrange(3):
                 del text[-taken_back:]
@@ -71,16 +69,16 @@ class Company:
     def _new(self, count: int) -> list[int]:
         return [self._random.randrange(self._model.config.vocab_size) for _ in range(count)]
 
-    def _check(self, texts: list[list[int]], logits: list[torch.Tensor], keep: int) -> None:
-        for text, found in zip(texts, logits, strict=True):
-            expected = self._model(input_ids=torch.tensor([text])).logits[0, -keep:]
-            torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
+    def _check(self, text: list[int], found: torch.Tensor, keep: int) -> None:
+        expected = self._model(input_ids=torch.tensor([text])).logits[0, -keep:]
+        torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("recording", [True, False])
 @pytest.mark.parametrize("name", DENSE)
 @torch.inference_mode()
-def test_the_numbers_are_each_texts_own(name: str) -> None:
-    company = Company(random_model(DENSE[name]), longest=4096)
+def test_the_numbers_are_each_texts_own(name: str, recording: bool) -> None:
+    company = Company(random_model(DENSE[name]), longest=4096, recording=recording)
     choose = random.Random(1)
     for length in (20, 3, 33):
         company.begin(length)
@@ -92,7 +90,7 @@ def test_the_numbers_are_each_texts_own(name: str) -> None:
         if step == 20:
             company.begin(40)  # more seats than before
     assert company.memory.positions > 100, "it has grown"
-    assert company.recorded
+    assert bool(company.recorded) is recording
 
 
 @torch.inference_mode()
