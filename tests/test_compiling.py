@@ -22,6 +22,7 @@ from hsd_cli.runtime.model import CachedModel
 from hsd_cli.runtime.seats import SeatCache, SharedMemory
 from hsd_cli.runtime.static import SIZES
 from tests.architectures import CONFIGS, random_model
+from tests.cli import hsd
 from tests.test_dense import DENSE
 
 TRACING = "aot_eager"  # all of torch.compile but the making of kernels, which takes a compiler of C++, and long
@@ -258,3 +259,20 @@ def test_without_it_all_goes_on_and_the_reason_is_told_once(
 def test_where_nothing_is_recorded_that_is_the_reason(name: str, caplog: pytest.LogCaptureFixture) -> None:
     CachedModel(random_model(CONFIGS[name]), 16, compilation=Compilation("always")).compile()
     assert told(caplog) == ["torch.compile is not used: it is for plain dense models on CUDA GPUs"]
+
+
+def test_the_option_is_for_gpus_and_quiet_silences_what_it_has_to_say(caplog: pytest.LogCaptureFixture) -> None:
+    here = ("--device", "cpu", "--no-stats", "-n", "2", "--compile", "always", "x")
+    loud = hsd("generate", *here)
+    assert told(caplog) == ["torch.compile is not used: it is for plain dense models on CUDA GPUs"]
+    caplog.clear()
+    compiling.refuse.cache_clear()
+    assert hsd("generate", "-q", *here) == (0, loud.out, "")
+    assert told(caplog) == []
+    assert compiling.refuse.cache_info().currsize, "there was something to say"
+
+
+@pytest.mark.parametrize("mode", ["auto", "never"])
+def test_without_a_gpu_nothing_is_said_unless_it_was_asked_for(mode: str) -> None:
+    assert hsd("generate", "-q", "--device", "cpu", "-n", "2", "--compile", mode, "x").err == ""
+    assert compiling.refuse.cache_info().currsize == 0

@@ -134,8 +134,16 @@ class ChosenPair:
     def _loaded(self, name: str, device: str, dtype: str, quant: str | None, **placement: Any) -> LoadedModel:
         from hsd_cli.runtime.loading import load_model
 
-        attention, trusted = self.models.attention, self.models.trust_remote_code
-        return load_model(name, device, dtype, quant, attention, trust_remote_code=trusted, **placement)
+        return load_model(
+            name,
+            device,
+            dtype,
+            quant,
+            self.models.attention,
+            trust_remote_code=self.models.trust_remote_code,
+            compile=self.models.compile,
+            **placement,
+        )
 
 
 def say(message: str) -> None:

@@ -25,6 +25,8 @@ Attention = Literal[
     "auto", "sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4"
 ]
 
+Compile = Literal["auto", "always", "never"]
+
 MODELS = "Models"
 TEXT = "Text"
 SAMPLING = "Sampling"
@@ -119,6 +121,13 @@ class Models(Pair):
         _models(envvar="HSD_DRAFT_QUANT", help="The same for the drafter, which --quant leaves as it is."),
     ] = None
     attention: Annotated[Attention, _models(envvar="HSD_ATTENTION", help="Attention kernel of both models.")] = "auto"
+    compile: Annotated[
+        Compile,
+        _models(
+            envvar="HSD_COMPILE",
+            help="torch.compile on a CUDA GPU: `always` before the text, `auto` in runs so long that it pays.",
+        ),
+    ] = "auto"
     pull: Pull = False
     trust_remote_code: TrustRemoteCode = False
 

@@ -33,6 +33,7 @@ UNDISTURBED = 32  # passes of a text before which nothing is compiled: somebody 
 # Guesses, until it was done on this machine.
 COLD, WARM = 20.0, 4.0  # seconds that it takes, the first time and with what was kept of it
 SAVED = 10e-6  # seconds per layer and pass: about five kernels less, of 2 µs each
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 _log = logging.getLogger(__name__)
 
@@ -79,9 +80,7 @@ class Compilation:
             return
         self._settled = True
         try:
-            folder = cache_folder() / "compiled"
-            make_private(folder)  # what is in there is run
-            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+            _keep_kernels()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # advice on TF32, for one
                 self._compiled = self._checked(eager, graphs)
@@ -121,7 +120,22 @@ class Compilation:
     @cached_property
     def _path(self) -> Path:
         parts = [torch.__version__, self._kind, inspect.getsource(dense)]
-        return cache_folder() / "compiled" / f"{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()}.json"
+        return _folder() / f"{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()}.json"
+
+
+def _keep_kernels() -> None:
+    """Between runs, where the user wants them or with our other files."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    folder = _folder()
+    make_private(folder)  # what is in there is run
+    # PyTorch sets it itself, to a folder that the system may empty.
+    if os.environ.get(CACHE) in (None, default_cache_dir()):
+        os.environ[CACHE] = str(folder)
+
+
+def _folder() -> Path:
+    return cache_folder() / "compiled"
 
 
 @cache  # once for each reason, not for each model
