@@ -31,11 +31,12 @@ from hsd_cli.planner.record import PairRecord
 from hsd_cli.planner.rhythm import DraftingRhythm
 from hsd_cli.planner.selection import make_drafter, make_parallel_drafter
 from hsd_cli.runtime.clock import PhaseClock
+from hsd_cli.runtime.context import context_size_of
 from hsd_cli.runtime.device import out_of_memory
 from hsd_cli.runtime.joint import JointPasses
 from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 from hsd_cli.runtime.loading import LoadedModel
-from hsd_cli.runtime.model import CachedModel, context_size_of
+from hsd_cli.runtime.model import CachedModel
 from hsd_cli.vocab.tokenizer import ModelTokenizer, Prompt, Rendered
 
 LONGEST_DRAFT = 16  # target tokens, where the length is left to the controller

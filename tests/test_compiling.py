@@ -13,7 +13,6 @@ import torch
 from torch._dynamo.utils import counters
 
 from hsd_cli.runtime import compiling
-from hsd_cli.runtime.cache import RollbackCache
 from hsd_cli.runtime.compiling import UNDISTURBED, Compilation
 from hsd_cli.runtime.dense import DenseDecoder, Reading, dense_decoder
 from hsd_cli.runtime.graphs import Function, Graphs, Recording
@@ -66,7 +65,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def decoder_of() -> DenseDecoder:
     model = random_model(DENSE["llama"])
-    decoder = dense_decoder(model, RollbackCache(model.config, 16))
+    decoder = dense_decoder(model)
     assert decoder is not None
     return decoder
 

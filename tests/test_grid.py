@@ -12,7 +12,6 @@ from hsd_cli.batch_engine import BatchEngine
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.drafting.registry import ALGORITHMS
 from hsd_cli.engine import Engine, Request
-from hsd_cli.runtime.cache import RollbackCache
 from hsd_cli.runtime.dense import DenseDecoder, Reading, dense_decoder
 from hsd_cli.runtime.graphs import Function, Graphs, Recording
 from hsd_cli.runtime.grid import GridReader, bucket_of_tokens
@@ -28,7 +27,7 @@ class Company:
     """Texts with seats beside each other, read at random; every word of the library's about each."""
 
     def __init__(self, model: PreTrainedModel, longest: int, recording: bool = True) -> None:
-        decoder = dense_decoder(model, RollbackCache(model.config, 8))
+        decoder = dense_decoder(model)
         assert decoder is not None
         self.decoder: DenseDecoder = decoder
         self.memory = SharedMemory(decoder, longest)

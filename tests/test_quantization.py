@@ -24,7 +24,6 @@ from hsd_cli.models.locate import EMBEDDED_FOLDER
 from hsd_cli.planner.footprint import read_footprint
 from hsd_cli.planner.memory import Placement, recall, remember
 from hsd_cli.planner.pair_plan import plan_pair, read_facts
-from hsd_cli.runtime.cache import RollbackCache
 from hsd_cli.runtime.dense import dense_decoder
 from hsd_cli.runtime.loading import LoadedModel, load_model
 from hsd_cli.runtime.quantization import quantization_config
@@ -145,7 +144,7 @@ def test_weights_of_another_class_are_left_to_the_library() -> None:
     model = random_model(LlamaConfig(**SIZES))
     projection = model.model.layers[0].self_attn.q_proj
     projection.weight = Packed(projection.weight.data)
-    assert dense_decoder(model, RollbackCache(model.config, 8)) is None
+    assert dense_decoder(model) is None
 
 
 # What is refused, in one line

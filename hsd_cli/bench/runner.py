@@ -16,8 +16,8 @@ from hsd_cli.decoding.loop import PLAIN
 from hsd_cli.drafting.registry import ALGORITHMS
 from hsd_cli.engine import LONGEST_DRAFT, Engine, Request
 from hsd_cli.errors import HsdError, UsageError
+from hsd_cli.runtime.context import context_size_of
 from hsd_cli.runtime.loading import LoadedModel, load_model
-from hsd_cli.runtime.model import context_size_of
 from hsd_cli.ui.bench_report import BenchReport, Comparison, Costs, Sample
 from hsd_cli.vocab.tokenizer import ModelTokenizer
 

@@ -15,8 +15,9 @@ from hsd_cli.errors import HsdError
 from hsd_cli.models.failures import explain_failure
 from hsd_cli.models.locate import model_source
 from hsd_cli.runtime.cache import RollbackCache, RollbackLayer
+from hsd_cli.runtime.context import context_size_of
 from hsd_cli.runtime.loading import model_class
-from hsd_cli.runtime.model import cache_argument, context_size_of
+from hsd_cli.runtime.model import cache_argument
 from hsd_cli.runtime.quantization import BYTES_PER_WEIGHT
 from hsd_cli.runtime.recurrent import SNAPSHOTS
 

@@ -22,6 +22,11 @@ from transformers.cache_utils import (
 from hsd_cli.errors import HsdError
 
 
+def first_visible(length: int, window: int | None) -> int:
+    """The first position that what follows ``length`` tokens can see."""
+    return 0 if window is None else max(0, length - window + 1)
+
+
 class RollbackLayer(CacheLayerMixin):
     """Keys and values of one attention layer, ``[1, heads, capacity, head_dim]``, of which ``length`` are in use.
 
@@ -53,7 +58,7 @@ class RollbackLayer(CacheLayerMixin):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        start, end = self._first_visible(), self.length + key_states.shape[2]
+        start, end = first_visible(self.length, self.window), self.length + key_states.shape[2]
         if end > self.capacity:
             self._grow(end)
         assert self.keys is not None
@@ -73,11 +78,8 @@ class RollbackLayer(CacheLayerMixin):
             setattr(self, name, new)
         self.capacity = capacity
 
-    def _first_visible(self) -> int:
-        return 0 if self.window is None else max(0, self.length - self.window + 1)
-
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        start = self._first_visible()
+        start = first_visible(self.length, self.window)
         return self.length + query_length - start, start
 
     def get_seq_length(self) -> int:
@@ -115,6 +117,11 @@ class RollbackCache(Cache):
     @cached_property
     def _rolled_back(self) -> list[RollbackLayer]:
         return [layer for layer in self.layers if isinstance(layer, RollbackLayer)]
+
+    @cached_property
+    def windows(self) -> set[int | None]:
+        """Those of its layers."""
+        return {layer.window for layer in self._rolled_back}
 
     @property
     def recurrent_layers(self) -> list[LinearAttentionCacheLayerMixin]:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 
 from hsd_cli.runtime import dense
-from hsd_cli.runtime.dense import DenseDecoder
+from hsd_cli.runtime.dense import DenseDecoder, at
 from hsd_cli.runtime.graphs import Graphs, alike
 from hsd_cli.storage import cache_folder, make_private, write_atomically
 
@@ -165,9 +165,9 @@ def _compiled(function: Callable[..., Any], backend: str | Callable[..., Any]) -
 
 def _pass(decoder: DenseDecoder, ids: torch.Tensor) -> tuple[torch.Tensor]:
     """What the last layer makes of ``ids``, which see nothing but each other."""
-    cos, sin = (table.index_select(0, ids) for table in decoder.angles(len(ids)))
+    angles = at(decoder.angles(len(ids)), lambda table: table.index_select(0, ids))
 
     def attend(number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         return decoder.attend_as_rows(query[None], key.transpose(0, 1)[None], value.transpose(0, 1)[None], None)
 
-    return (decoder.states(ids, (cos, sin), attend),)
+    return (decoder.states(ids, angles, attend),)

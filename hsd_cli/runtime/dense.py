@@ -1,4 +1,4 @@
-"""The forward pass of plain dense decoders (Llama, Mistral, Qwen 2 and 3) without the library's work around each call.
+"""The forward pass of dense decoders (``families``) without the library's work around each call.
 
 The arithmetic is the library's own. What is left out is what it does again at every pass: masks for one token, rotary
 angles, checks of the cache, a dozen Python calls per layer; and projections of the same input are one product.
@@ -6,7 +6,9 @@ angles, checks of the cache, a dozen Python calls per layer; and projections of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,41 +18,22 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import (
-    LlamaForCausalLM,
-    MistralForCausalLM,
-    PreTrainedModel,
-    Qwen2ForCausalLM,
-    Qwen3ForCausalLM,
-)
+from transformers import PreTrainedModel
 
-from hsd_cli.runtime.cache import RollbackCache
-from hsd_cli.runtime.packing import PackedLinear, PackedPart, in_columns
+from hsd_cli.runtime.cache import RollbackCache, first_visible
+from hsd_cli.runtime.families import Layer, Stack, activation_of, body_of, capped, stack_of
+from hsd_cli.runtime.packing import PackedLinear
 from hsd_cli.runtime.placement import is_whole
 
-DENSE = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
-CHANGING_ROPE = ("dynamic", "longrope")  # angles that depend on how long the text is
 FIRST_ANGLES = 2048  # positions
 PROBE = 8  # tokens
 FEW = 32  # tokens per pass: a draft to verify, not a prompt
 
-Map = Callable[[torch.Tensor], torch.Tensor]  # a linear one
+Turn = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, ``[positions, 1, rotary_dim]``
+Angles = Mapping[str, Turn]  # by their name in ``Layer.rotary``
 # From a layer's number, and its queries ``[k, heads, head_dim]``, keys and values (of fewer heads) to what the tokens
 # see, ``[k, heads * head_dim]``.
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """The weights of one layer; queries, keys and values come of one map, gate and up of another."""
-
-    before: torch.Tensor
-    attention: Map
-    norms: tuple[torch.Tensor, torch.Tensor] | None
-    output: Map
-    between: torch.Tensor
-    gate_up: Map
-    down: Map
 
 
 @dataclass(frozen=True)
@@ -79,44 +62,46 @@ class Share:
     """One text's share of a pass: ``count`` tokens. ``caches`` keep each layer's keys and values: their ``update``
     takes new ones and returns all that are attended to, ``[1, kv_heads, count or all, head_dim]``.
 
-    ``mask``: which positions each token sees, bool ``[count, end]``; for few tokens what ``row_mask`` makes of that.
-    ``None`` where it is all of them, or at the beginning of a text those before it.
+    ``masks``, by the ``window`` of a cache: which of what it returns each token sees, bool ``[count, all]``; for few
+    tokens what ``row_mask`` makes of that. ``None`` where it is all of them, or at the beginning of a text those before
+    it.
     """
 
     count: int
-    mask: torch.Tensor | None
+    masks: Mapping[int | None, torch.Tensor | None]
     caches: Sequence[Any]
 
 
 class DenseDecoder:
-    """Reads tokens with the weights of ``model``, which it shares with it, and with caches of their own."""
+    """Reads tokens with the weights of ``stack``, and with caches of their own."""
 
-    def __init__(self, model: Any) -> None:
-        config = model.config
-        self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self._head_dim = model.model.layers[0].self_attn.head_dim
-        self._epsilon: float = config.rms_norm_eps
-        self._eps = torch.tensor(self._epsilon)
-        self._embeddings = model.model.embed_tokens.weight
-        self._norm = model.model.norm.weight
-        self._head = _joined(model, ["lm_head"])
-        self._rotary = model.model.rotary_emb
-        self._layers = [_layer(layer) for layer in model.model.layers]
-        self._cos = self._sin = torch.empty(0)
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._heads, self._kv_heads, self._head_dim = stack.heads, stack.kv_heads, stack.head_dim
+        self._eps = torch.tensor(stack.epsilon)
+        # There is no kernel for attention with a softcap; in steps it is computed as rows.
+        self._few = FEW if stack.softcap is None else sys.maxsize
+        self._angles: dict[str, Turn] = {}
+        self._known = 0  # positions
 
     @property
     def depth(self) -> int:
         """The number of layers."""
-        return len(self._layers)
+        return len(self._stack.layers)
+
+    @property
+    def windows(self) -> Sequence[int | None]:
+        """How many positions each layer sees, ``None`` for all."""
+        return self._stack.windows
 
     def no_memory(self) -> tuple[torch.Tensor, torch.Tensor]:
         """A layer's keys and values, of no texts: ``[0, kv_heads, 0, head_dim]``."""
-        empty = self._embeddings.new_empty(0, self._kv_heads, 0, self._head_dim)
+        empty = self._stack.embeddings.new_empty(0, self._kv_heads, 0, self._head_dim)
         return empty, empty
 
     @property
     def device(self) -> torch.device:
-        return self._embeddings.device  # type: ignore[no-any-return]
+        return self._stack.embeddings.device
 
     def with_maps(self, change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> DenseDecoder:
         """One with the same weights, and with what ``change`` makes of the functions before and after attention."""
@@ -131,47 +116,53 @@ class DenseDecoder:
 
         The weights are read once for all of them. No text is padded to another's length.
         """
-        tables = self.angles(max(reading.end for reading in readings))
-        cos, sin = (torch.cat([table[each.start : each.end] for each in readings]) for table in tables)
-        shares = [Share(each.count, self._mask(each.start, each.count), each.cache.layers) for each in readings]
-        states = self.states(torch.cat([each.ids for each in readings]), (cos, sin), partial(self.attend, shares))
+        angles = at(
+            self.angles(max(reading.end for reading in readings)),
+            lambda table: torch.cat([table[each.start : each.end] for each in readings]),
+        )
+        shares = [Share(each.count, self._masks(each), each.cache.layers) for each in readings]
+        states = self.states(torch.cat([each.ids for each in readings]), angles, partial(self.attend, shares))
         parts = states.split([share.count for share in shares])
         kept = torch.cat([part[-each.keep :] for part, each in zip(parts, readings, strict=True)])
         return list(self.predict(kept).split([each.keep for each in readings]))
 
     def predict(self, states: torch.Tensor) -> torch.Tensor:
         """Logits ``[k, vocabulary_size]``, of ``states`` as the last layer leaves them."""
-        return self._head(self._normed(states, self._norm))
+        return self._stack.head(self._normed(states, self._stack.norm))
 
-    def states(self, ids: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], attend: Attend) -> torch.Tensor:
+    def states(self, ids: torch.Tensor, angles: Angles, attend: Attend) -> torch.Tensor:
         """What the last layer makes of ``ids`` (int64 ``[k]``), ``[k, hidden_size]``; ``angles`` say where in their
         texts they are, and ``attend`` knows the texts."""
-        hidden = F.embedding(ids, self._embeddings)
-        for number, layer in enumerate(self._layers):
-            query, key, value = self._projected(layer, hidden, angles)
+        hidden = F.embedding(ids, self._stack.embeddings)
+        if self._stack.embedding_scale != 1:
+            hidden = hidden * self._stack.embedding_scale
+        for number, layer in enumerate(self._stack.layers):
+            turn = None if layer.rotary is None else angles[layer.rotary]
+            query, key, value = self._projected(layer, hidden, turn)
             hidden = self._combined(layer, hidden, attend(number, query, key, value))
         return hidden
 
     def _projected(
-        self, layer: Layer, hidden: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor]
+        self, layer: Layer, hidden: torch.Tensor, turn: Turn | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What comes before attention: queries ``[k, heads, head_dim]``, and keys and values of fewer heads."""
-        cos, sin = angles
         states = layer.attention(self._normed(hidden, layer.before))
         states = states.view(len(hidden), self._heads + 2 * self._kv_heads, self._head_dim)
         rotating, value = states.split([self._heads + self._kv_heads, self._kv_heads], 1)
         if layer.norms is not None:
             query, key = rotating.split([self._heads, self._kv_heads], 1)
-            rotating = torch.cat([self._normed(query, layer.norms[0]), self._normed(key, layer.norms[1])], 1)
-        rotating = rotating * cos + rotating.roll(self._head_dim // 2, -1) * sin
+            rotating = torch.cat(
+                [self._heads_normed(query, layer.norms[0]), self._heads_normed(key, layer.norms[1])], 1
+            )
+        if turn is not None:
+            rotating = _turned(rotating, *turn)
         query, key = rotating.split([self._heads, self._kv_heads], 1)
         return query, key, value
 
     def _combined(self, layer: Layer, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """What comes after it, ``[k, hidden_size]``."""
-        hidden = hidden + layer.output(attended)
-        gate, up = layer.gate_up(self._normed(hidden, layer.between)).chunk(2, -1)
-        return hidden + layer.down(F.silu(gate) * up)
+        hidden = hidden + self._normed(layer.output(attended), layer.behind)
+        return hidden + self._normed(layer.maps(self._normed(hidden, layer.between)), layer.after)
 
     def attend(
         self, shares: Sequence[Share], number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
@@ -186,22 +177,30 @@ class DenseDecoder:
     def _attended_share(
         self, number: int, share: Share, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ) -> torch.Tensor:
-        keys, values = share.caches[number].update(key.transpose(0, 1)[None], value.transpose(0, 1)[None])
-        if share.count <= FEW:
-            return self.attend_as_rows(query[None], keys, values, share.mask)
-        return self._attend(query, keys, values, share.mask)
+        cache = share.caches[number]
+        keys, values = cache.update(key.transpose(0, 1)[None], value.transpose(0, 1)[None])
+        mask = share.masks[cache.window]
+        if share.count <= self._few:
+            return self.attend_as_rows(query[None], keys, values, mask)
+        return self._attend(query, keys, values, mask)
 
-    def _mask(self, start: int, count: int) -> torch.Tensor | None:
-        """As ``Share`` has it."""
-        if count == 1 or (start == 0 and count > FEW):
+    def _masks(self, reading: Reading) -> dict[int | None, torch.Tensor | None]:
+        """As ``Share`` has them."""
+        return {window: self._mask(reading.start, reading.count, window) for window in reading.cache.windows}
+
+    def _mask(self, start: int, count: int, window: int | None) -> torch.Tensor | None:
+        if count == 1 or (start == 0 and self._few < count <= (window or count)):
             return None
-        mask = torch.ones(count, start + count, dtype=torch.bool, device=self._embeddings.device).tril(start)
-        return self.row_mask(mask) if count <= FEW else mask
+        before = start - first_visible(start, window)
+        mask = torch.ones(count, before + count, dtype=torch.bool, device=self._stack.embeddings.device).tril(before)
+        if window is not None:
+            mask = mask.triu(before - window + 1)
+        return self.row_mask(mask) if count <= self._few else mask
 
     def row_mask(self, mask: torch.Tensor) -> torch.Tensor:
         """``mask`` (bool ``[..., k, n]``) for few tokens: once for each head of those that share keys, and as what is
         added to the scores, since every layer would make that of it anew."""
-        added = torch.zeros_like(mask, dtype=self._embeddings.dtype).masked_fill_(~mask, -torch.inf)
+        added = torch.zeros_like(mask, dtype=self._stack.embeddings.dtype).masked_fill_(~mask, -torch.inf)
         return added.repeat(*[1] * (mask.dim() - 2), self._heads // self._kv_heads, 1)
 
     def _attend(
@@ -214,6 +213,7 @@ class DenseDecoder:
             values,
             mask,
             is_causal=mask is None,
+            scale=self._stack.scale,
             enable_gqa=self._heads != self._kv_heads,
         )
         return attended[0].transpose(0, 1).reshape(len(query), -1)
@@ -225,110 +225,133 @@ class DenseDecoder:
         heads, head_dim]``. Heads that share keys are rows of one product, so that those are read once for all."""
         texts, count = query.shape[:2]
         rows = query.view(texts, count, self._kv_heads, -1, self._head_dim).permute(0, 2, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(
-            rows.reshape(texts, self._kv_heads, -1, self._head_dim), keys, values, mask
-        )
+        rows = rows.reshape(texts, self._kv_heads, -1, self._head_dim)
+        scale, softcap = self._stack.scale, self._stack.softcap
+        if softcap is None:
+            attended = F.scaled_dot_product_attention(rows, keys, values, mask, scale=scale)
+        else:
+            attended = _capped_attention(rows, keys, values, mask, scale, softcap)
         return attended.view(texts, self._heads, count, self._head_dim).transpose(1, 2).reshape(texts * count, -1)
 
-    def _normed(self, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def _heads_normed(self, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Each of the heads ``[k, n, head_dim]``, or all of them together, as the weight is."""
+        return self._normed(states.view(len(states), -1, len(weight)), weight).view(states.shape)
+
+    def _normed(self, states: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        if weight is None:
+            return states
         if states.is_cuda:
-            return F.rms_norm(states, weight.shape, weight, self._epsilon)
+            return F.rms_norm(states.type_as(weight), weight.shape, weight, self._stack.epsilon).type_as(states)
         # There is no such kernel for a CPU, and what stands in for it takes more steps than these.
         wide = states.float()
         squares = (wide * wide).sum(-1, keepdim=True)
         scale = torch.add(self._eps, squares, alpha=1 / len(weight)).rsqrt_()
-        return weight * (wide * scale).to(states.dtype)
+        return (weight * (wide * scale).type_as(weight)).type_as(states)
 
-    def angles(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines for at least the first ``count`` positions, ``[positions, 1, head_dim]``; the sines have
-        the sign of the half they go to."""
-        if count > len(self._cos):
-            room = torch.arange(max(FIRST_ANGLES, 2 * count), device=self._embeddings.device)
-            cos, sin = self._rotary(self._embeddings, room[None])
-            half = self._head_dim // 2
-            self._cos = cos[0, :, None]
-            self._sin = torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)[:, None]
-        return self._cos, self._sin
+    def angles(self, count: int) -> Angles:
+        """For at least the first ``count`` positions; the sines have the sign of the half they go to."""
+        if count > self._known:
+            self._known = max(FIRST_ANGLES, 2 * count)
+            kinds = {layer.rotary for layer in self._stack.layers if layer.rotary is not None}
+            self._angles = {kind: self._turn(kind) for kind in kinds}
+        return self._angles
 
-
-def _layer(layer: Any) -> Layer:
-    attention, mlp = layer.self_attn, layer.mlp
-    has_norms = hasattr(attention, "q_norm")
-    return Layer(
-        layer.input_layernorm.weight,
-        _joined(attention, ["q_proj", "k_proj", "v_proj"]),
-        (attention.q_norm.weight, attention.k_norm.weight) if has_norms else None,
-        _joined(attention, ["o_proj"]),
-        layer.post_attention_layernorm.weight,
-        _joined(mlp, ["gate_proj", "up_proj"]),
-        _joined(mlp, ["down_proj"]),
-    )
+    def _turn(self, kind: str) -> Turn:
+        embeddings = self._stack.embeddings
+        places = torch.arange(self._known, device=embeddings.device)
+        if self._stack.longest is not None:
+            places.clamp_(max=self._stack.longest - 1)  # no text gets there, but padding and spare room do
+        cos, sin = self._stack.rotary(embeddings, places[None], *([kind] if kind else []))
+        half = cos.shape[-1] // 2
+        return cos[0, :, None], torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)[:, None]
 
 
-def _joined(module: nn.Module, names: Sequence[str]) -> Map:
-    """One map that does what the maps of ``module`` called ``names`` do with the same input. Their weights become parts
-    of its own: nothing is kept twice, and nothing changes for them."""
-    maps = [getattr(module, name) for name in names]
-    packed = any(isinstance(each, PackedLinear) for each in maps)
-    if len(maps) == 1:
-        return maps[0].forward if packed else partial(F.linear, weight=maps[0].weight, bias=maps[0].bias)
-    sizes = [each.out_features for each in maps]
-    weight = torch.cat([each.weight.detach().to_dense() for each in maps])
-    if weight.device.type == "cpu":
-        weight = in_columns(weight)
-    bias = None if maps[0].bias is None else torch.cat([each.bias.detach() for each in maps])
-    if packed:
-        whole, first = PackedLinear(weight, bias), 0
-        for name, size in zip(names, sizes, strict=True):
-            setattr(module, name, PackedPart(whole, first, size))
-            first += size
-        return whole.forward
-    for each, part in zip(maps, weight.split(sizes), strict=True):
-        each.weight.data = part
-    return partial(F.linear, weight=weight, bias=bias)
+def at(angles: Angles, places: Callable[[torch.Tensor], torch.Tensor]) -> Angles:
+    """Those rows of all tables that ``places`` takes of one."""
+    return {kind: (places(cos), places(sin)) for kind, (cos, sin) in angles.items()}
+
+
+def _turned(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """``states`` (``[k, n, head_dim]``) by their angles, which may be for the first part of a head alone."""
+    size = cos.shape[-1]
+    if size < states.shape[-1]:
+        return torch.cat([_turned(states[..., :size], cos, sin), states[..., size:]], -1)
+    return (states * cos + states.roll(size // 2, -1) * sin).type_as(states)
+
+
+def _capped_attention(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float,
+    softcap: float,
+) -> torch.Tensor:
+    scores = capped(query @ keys.transpose(-1, -2) * scale, softcap)
+    if mask is not None:
+        scores = scores + mask
+    return scores.softmax(-1, dtype=torch.float32).to(query.dtype) @ values
 
 
 _decoders: WeakKeyDictionary[PreTrainedModel, DenseDecoder | None] = WeakKeyDictionary()
 
 
-def dense_decoder(model: PreTrainedModel, cache: RollbackCache) -> DenseDecoder | None:
-    """One decoder for each model, ``None`` for those that are not plain and dense.
+def dense_decoder(model: PreTrainedModel) -> DenseDecoder | None:
+    """One decoder for each model, ``None`` for those that are of no known family.
 
-    ``cache`` is empty, and will be. The library's own pass is compared once, so that a model that has become another
-    thing in a later version of the library is left to the library.
+    The library's own pass is compared once, so that a model that has become another thing in a later version of the
+    library is left to the library.
     """
     if model not in _decoders:
-        _decoders[model] = _checked(model, cache) if _is_dense(model) else None
+        _decoders[model] = _checked(model) if _is_dense(model) else None
     return _decoders[model]
 
 
 def _is_dense(model: PreTrainedModel) -> bool:
-    config = model.config
+    body = body_of(model)
+    if body is None:
+        return False
+    config: Any = body.config
     layers = getattr(config, "layer_types", None) or ["full_attention"]
+    # For attention with a softcap the library has nothing better, either.
+    attention = "sdpa" if getattr(config, "attn_logit_softcapping", None) is None else "eager"
     return (
-        type(model) in DENSE
-        and is_whole(model)
+        is_whole(model)
         and model.device.type in ("cpu", "cuda")
-        and config.hidden_act == "silu"
-        and config._attn_implementation == "sdpa"
-        and set(layers) == {"full_attention"}
-        and (type(model) is not MistralForCausalLM or config.sliding_window is None)
-        and config.rope_parameters.get("rope_type") not in CHANGING_ROPE
+        and activation_of(config) is not None
+        and config._attn_implementation == attention
+        and set(layers) <= {"full_attention", "sliding_attention"}
         and all(
             # Quantized weights are of other classes.
             type(part) is PackedLinear or (type(part) is nn.Linear and type(part.weight) is nn.Parameter)
-            for part in model.modules()
+            for part in (*body.modules(), model.lm_head)
             if hasattr(part, "out_features")
         )
     )
 
 
 @torch.inference_mode()
-def _checked(model: PreTrainedModel, cache: RollbackCache) -> DenseDecoder | None:
-    probe = torch.arange(PROBE, device=model.device) * model.config.vocab_size // PROBE
-    expected = model(input_ids=probe[None], use_cache=False).logits[0]
-    decoder = DenseDecoder(model)
-    [found] = decoder.logits([Reading(probe, cache, 0, PROBE)])
-    cache.rollback(0)
+def _checked(model: PreTrainedModel) -> DenseDecoder | None:
+    decoder = DenseDecoder(stack_of(model))
+    body: Any = body_of(model)
+    probe = torch.arange(PROBE, device=model.device) * body.config.vocab_size // PROBE
+    text_config = model.config.get_text_config(decoder=True)
+    with _narrow_windows(text_config), _narrow_windows(body.config):
+        expected = model(input_ids=probe[None], use_cache=False).logits[0]
+        [found] = decoder.logits([Reading(probe, RollbackCache(text_config, PROBE), 0, PROBE)])
     alike = (found - expected).std() <= torch.finfo(found.dtype).eps ** 0.5 * expected.std()
     return decoder if alike else None
+
+
+@contextmanager
+def _narrow_windows(config: Any) -> Iterator[None]:
+    """Windows that so few tokens do not fit in: whatever reads ``config`` in the meantime has them."""
+    window = getattr(config, "sliding_window", None)
+    if window is None:
+        yield
+        return
+    config.sliding_window = PROBE // 2
+    try:
+        yield
+    finally:
+        config.sliding_window = window

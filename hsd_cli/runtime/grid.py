@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 
 from hsd_cli.runtime.compiling import Compilation
-from hsd_cli.runtime.dense import DenseDecoder, Reading
+from hsd_cli.runtime.dense import DenseDecoder, Reading, at
 from hsd_cli.runtime.device import upload
 from hsd_cli.runtime.graphs import Graphs
 from hsd_cli.runtime.seats import Memory, SeatCache, SharedMemory
-from hsd_cli.runtime.static import SIZES, bucket_for
+from hsd_cli.runtime.static import SIZES, bucket_for, seen
 
 MOST_WASTE = 2  # times as many positions as the texts have: reading them is not free where nothing is recorded
 
@@ -123,9 +123,9 @@ class GridReader:
     def _pass(self, shape: Shape, ids: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor]:
         """Logits after all ``ids`` (int64 ``[tokens]``); ``where`` are their texts' rows, their positions there, and
         their cells of the grid, int64 ``[3, tokens]``."""
-        cos, sin = (table.index_select(0, where[1]) for table in self._angles)
+        angles = at(self._angles, lambda table: table.index_select(0, where[1]))
         grid = Grid(self._decoder, self.memory.layers, shape, where)
-        return (self._decoder.predict(self._decoder.states(ids, (cos, sin), grid.attend)),)
+        return (self._decoder.predict(self._decoder.states(ids, angles, grid.attend)),)
 
 
 class Grid:
@@ -136,7 +136,8 @@ class Grid:
         self._rows, self._positions, self._cells = where
         # A cell that is empty sees the first position: it has to see something.
         ends = self._spread(self._positions)[..., None]
-        self._mask = decoder.row_mask(torch.arange(shape.positions, device=where.device) <= ends)[:, None]
+        back = ends - torch.arange(shape.positions, device=where.device)
+        self._masks = {window: decoder.row_mask(seen(back, window))[:, None] for window in set(decoder.windows)}
         self._inside = self._cells.clamp(max=shape.rows * shape.width - 1)
 
     def _spread(self, values: torch.Tensor) -> torch.Tensor:
@@ -151,7 +152,8 @@ class Grid:
         keys.transpose(1, 2)[self._rows, self._positions] = key
         values.transpose(1, 2)[self._rows, self._positions] = value
         keys, values = (part[: self._shape.rows, :, : self._shape.positions] for part in (keys, values))
-        return self._decoder.attend_as_rows(self._spread(query), keys, values, self._mask).index_select(0, self._inside)
+        mask = self._masks[self._decoder.windows[number]]
+        return self._decoder.attend_as_rows(self._spread(query), keys, values, mask).index_select(0, self._inside)
 
 
 def bucket_of_tokens(count: int) -> int:

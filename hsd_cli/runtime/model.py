@@ -8,11 +8,12 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.cache import RollbackCache
 from hsd_cli.runtime.compiling import Compilation, refuse
+from hsd_cli.runtime.context import context_size_of
 from hsd_cli.runtime.dense import DenseDecoder, Reading, dense_decoder
 from hsd_cli.runtime.device import upload
 from hsd_cli.runtime.graphs import graphs_for
@@ -48,19 +49,6 @@ class LanguageModel(Protocol):
 
     def rollback(self, length: int) -> None:
         """Forgets every token from ``length`` on, in O(1)."""
-
-
-def context_size_of(config: PreTrainedConfig) -> int:
-    """Positions up to which a token's keys do not depend on what else its forward pass reads."""
-    # MPT has the other name, and masks for no more positions than that.
-    size: int = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None) or 1 << 30
-    rope = getattr(config, "rope_parameters", None) or {}
-    scalings = [rope] if "rope_type" in rope else rope.values()  # one for all layers, or one for each kind of layer
-    for scaling in scalings:
-        # Rescales all positions once a pass goes further than that (as "dynamic" does at the end of the context).
-        if scaling and scaling.get("rope_type") == "longrope":
-            size = min(size, scaling.get("original_max_position_embeddings") or size)
-    return size
 
 
 def cache_argument(model: PreTrainedModel) -> str:
@@ -124,7 +112,7 @@ class CachedModel:
             )
         # The head may be wider than the vocabulary: padded ids are part of the target's distribution all the same.
         self.vocabulary_size = model.get_output_embeddings().weight.shape[0]
-        self._dense = dense_decoder(model, self._cache)
+        self._dense = dense_decoder(model)
         self._compilation = compilation or Compilation("never")
         self._graphs = None
         if self._dense is not None and joint is None:

@@ -13,7 +13,7 @@ from weakref import ref
 import torch
 from transformers.cache_utils import Cache
 
-from hsd_cli.runtime.cache import RollbackCache, RollbackLayer
+from hsd_cli.runtime.cache import RollbackCache, RollbackLayer, first_visible
 from hsd_cli.runtime.dense import DenseDecoder
 
 LONGEST = 4096  # positions of a text that lies beside others
@@ -30,6 +30,7 @@ class SharedMemory:
     def __init__(self, decoder: DenseDecoder, longest: int = LONGEST) -> None:
         self._decoder = decoder
         self._longest = longest
+        self.windows = decoder.windows
         self._seats: list[ref[Seat] | None] = []  # by row
         self.layers: list[Memory] = [decoder.no_memory()] * decoder.depth
         self.rows = self.positions = 0
@@ -105,7 +106,7 @@ class SeatLayer(RollbackLayer):
     """One layer's part of a seat."""
 
     def __init__(self, seat: Seat, number: int) -> None:
-        super().__init__(capacity=0)
+        super().__init__(0, seat.memory.windows[number])
         self._seat, self._number = seat, number
 
     def update(
@@ -116,7 +117,8 @@ class SeatLayer(RollbackLayer):
         keys, values = (part[self._seat.row, None, :, : self.length] for part in self._seat.memory.layers[self._number])
         keys[:, :, start:] = key_states
         values[:, :, start:] = value_states
-        return keys, values
+        first = first_visible(start, self.window)
+        return keys[:, :, first:], values[:, :, first:]
 
 
 class SeatCache(RollbackCache):

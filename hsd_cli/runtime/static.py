@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from hsd_cli.runtime.cache import RollbackCache
-from hsd_cli.runtime.dense import DenseDecoder, Share
+from hsd_cli.runtime.dense import DenseDecoder, Share, at
 from hsd_cli.runtime.graphs import Graphs
 
 SIZES = (1, 2, 3, 5, 9, 17)  # tokens per pass: a draft of 2^n and the token before it
@@ -43,6 +43,7 @@ class StaticReader:
         graphs.forget()
         layers: list[Any] = cache.layers
         self._memory: list[Memory] = [(layer.keys, layer.values) for layer in layers]
+        self._windows: list[int | None] = [layer.window for layer in layers]
         self._capacity = layers[0].capacity
         self._angles = decoder.angles(self._capacity)
         for memory in self._memory:
@@ -77,19 +78,21 @@ class StaticReader:
     ) -> tuple[torch.Tensor]:
         """The pass proper: logits after all ``ids``, or after the one at ``row``."""
         places = start + torch.arange(len(ids), device=ids.device)
-        cos, sin = (table.index_select(0, places) for table in self._angles)
-        seen = torch.arange(bucket, device=ids.device) <= places[:, None]
-        slots = [Slots(memory, places, bucket) for memory in self._memory]
-        share = Share(len(ids), self._decoder.row_mask(seen), slots)
-        states = self._decoder.states(ids, (cos, sin), partial(self._decoder.attend, [share]))
+        angles = at(self._angles, lambda table: table.index_select(0, places))
+        back = places[:, None] - torch.arange(bucket, device=ids.device)
+        masks = {window: self._decoder.row_mask(seen(back, window)) for window in set(self._windows)}
+        slots = [Slots(*layer, places, bucket) for layer in zip(self._memory, self._windows, strict=True)]
+        share = Share(len(ids), masks, slots)
+        states = self._decoder.states(ids, angles, partial(self._decoder.attend, [share]))
         return (self._decoder.predict(states if row is None else states.index_select(0, row)),)
 
 
 class Slots:
     """One layer's keys and values at the ``places`` of a pass (int64 ``[k]``), and before them."""
 
-    def __init__(self, memory: Memory, places: torch.Tensor, bucket: int) -> None:
+    def __init__(self, memory: Memory, window: int | None, places: torch.Tensor, bucket: int) -> None:
         self._keys, self._values = memory
+        self.window = window
         self._places = places
         self._bucket = bucket
 
@@ -98,6 +101,11 @@ class Slots:
         self._keys.index_copy_(2, self._places, key)
         self._values.index_copy_(2, self._places, value)
         return self._keys[:, :, : self._bucket], self._values[:, :, : self._bucket]
+
+
+def seen(back: torch.Tensor, window: int | None) -> torch.Tensor:
+    """Which positions are seen, by how far back they are."""
+    return back >= 0 if window is None else (back >= 0) & (back < window)
 
 
 def _number(value: int, device: torch.device) -> torch.Tensor:
