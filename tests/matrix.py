@@ -21,6 +21,7 @@ from hsd_cli.drafting.protocol import Draft, Drafter
 from hsd_cli.drafting.registry import ALGORITHMS, Pair, Side
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.clock import PhaseClock
+from hsd_cli.runtime.dense import dense_decoder
 from hsd_cli.runtime.model import CachedModel
 from tests.architectures import (
     BYTES,
@@ -131,11 +132,12 @@ class Forgetful(CachedModel):
 
 @dataclass(frozen=True)
 class Finding:
-    """What a model is good for: each "exact", "wrong" or "refused"."""
+    """What a model is good for: each "exact", "wrong" or "refused". ``lean`` is a word if there is a lean pass."""
 
     target: str
     drafter: str
     rollback: str
+    lean: str = ""
     note: str = ""
 
 
@@ -145,7 +147,7 @@ def finding(architecture: str) -> Finding:
     try:
         trial = CachedModel(model, capacity=8)
     except HsdError as error:
-        return Finding("refused", "refused", "refused", str(error))
+        return Finding("refused", "refused", "refused", note=str(error))
     text, statistics = with_itself(architecture, "sd", lookahead=4)
     both_ways = 0 < statistics.accepted < statistics.drafted
     llama = target_model("llama")
@@ -155,6 +157,7 @@ def finding(architecture: str) -> Finding:
         _verdict(text == reference(architecture) and both_ways),
         _verdict(written == reference("llama")[:FEWER] and drafts == fresh),
         _verdict(rolls_back(model)),
+        "lean" if dense_decoder(model) is not None else "",
         "; ".join([*(["text alone"] if architecture in MULTIMODAL else []), *_notes(trial)]),
     )
 
@@ -199,11 +202,13 @@ fails where this page says something else.
 - **As drafter**: drafts for a Llama are those of a model that reads the whole text anew each time, and the text is the
   Llama's own.
 - **Rollback**: after tokens were read and forgotten, logits are those of a model that never read them.
+- **Pass**: a lean one takes less time, and the texts of a batch share it. It is for weights that are not quantized, and
+  for the attention that is chosen by default.
 
 From GGUF files transformers reads some of these kinds only: the README, under *GGUF files*, says which were tried.
 
-| Architecture | `model_type` | As target | As drafter | Rollback | Note |
-|---|---|---|---|---|---|
+| Architecture | `model_type` | As target | As drafter | Rollback | Pass | Note |
+|---|---|---|---|---|---|---|
 """
 
 
@@ -211,7 +216,7 @@ def page() -> str:
     lines = []
     for name in EXACT | REFUSED:
         found = finding(name)
-        cells = name, f"`{ALL[name].model_type}`", found.target, found.drafter, found.rollback, found.note
+        cells = name, f"`{ALL[name].model_type}`", found.target, found.drafter, found.rollback, found.lean, found.note
         lines.append(f"| {' | '.join(cells)} |\n")
     return HEADER + "".join(lines)
 

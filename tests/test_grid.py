@@ -20,7 +20,7 @@ from hsd_cli.runtime.seats import SeatCache, SharedMemory
 from tests.architectures import random_model
 from tests.recording import record
 from tests.test_batch_engine import PROMPTS, alone, together
-from tests.test_dense import DENSE
+from tests.test_dense import DENSE, EXPERTS
 
 
 class Company:
@@ -73,11 +73,12 @@ class Company:
         torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("recording", [True, False])
-@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize(
+    ("name", "recording"), [*((name, True) for name in DENSE), *((name, False) for name in DENSE | EXPERTS)]
+)
 @torch.inference_mode()
 def test_the_numbers_are_each_texts_own(name: str, recording: bool) -> None:
-    company = Company(random_model(DENSE[name]), longest=4096, recording=recording)
+    company = Company(random_model((DENSE | EXPERTS)[name]), longest=4096, recording=recording)
     choose = random.Random(1)
     for length in (20, 3, 33):
         company.begin(length)

@@ -118,12 +118,12 @@ class DenseDecoder:
         """
         angles = at(
             self.angles(max(reading.end for reading in readings)),
-            lambda table: torch.cat([table[each.start : each.end] for each in readings]),
+            lambda table: _joined([table[each.start : each.end] for each in readings]),
         )
         shares = [Share(each.count, self._masks(each), each.cache.layers) for each in readings]
-        states = self.states(torch.cat([each.ids for each in readings]), angles, partial(self.attend, shares))
+        states = self.states(_joined([each.ids for each in readings]), angles, partial(self.attend, shares))
         parts = states.split([share.count for share in shares])
-        kept = torch.cat([part[-each.keep :] for part, each in zip(parts, readings, strict=True)])
+        kept = _joined([part[-each.keep :] for part, each in zip(parts, readings, strict=True)])
         return list(self.predict(kept).split([each.keep for each in readings]))
 
     def predict(self, states: torch.Tensor) -> torch.Tensor:
@@ -264,6 +264,11 @@ class DenseDecoder:
         cos, sin = self._stack.rotary(embeddings, places[None], *([kind] if kind else []))
         half = cos.shape[-1] // 2
         return cos[0, :, None], torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)[:, None]
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    """One after another, along the first dimension; nothing is copied of a single one."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def at(angles: Angles, places: Callable[[torch.Tensor], torch.Tensor]) -> Angles:

@@ -78,7 +78,7 @@ class CachedModel:
     """A ``LanguageModel`` around a causal LM of transformers. The model itself is never changed.
 
     ``capacity`` is the number of tokens that the cache has room for at first; it grows when needed.
-    ``joint`` has what is read by several texts at a time read in one pass, where the model is a plain dense one.
+    ``joint`` has what is read by several texts at a time read in one pass, where the model has a lean one.
     ``compilation`` is shared by all that read with ``model``; without one nothing is compiled.
     Raises ``HsdError`` if the model's state cannot be rolled back, or if it is not causal.
     """
