@@ -17,6 +17,7 @@ from hsd_cli.decoding.loop import Commit
 from hsd_cli.engine import Company, Engine, Generation, Request
 from hsd_cli.planner.costs import MARGINAL_GUESS, Costs, SharedCosts
 from hsd_cli.planner.experience import Experience
+from hsd_cli.runtime.host import WaitingTogether
 from hsd_cli.runtime.joint import JointPasses, Pass
 
 MOST_EXPERIENCES = 64  # a server's clients may ask for what they like
@@ -41,6 +42,8 @@ class BatchEngine:
     def __init__(self, pair: Engine, size: int) -> None:
         self.size = size
         self._target_passes, self._drafter_passes = JointPasses(), JointPasses()
+        # On a CPU there is nothing to wait for.
+        self._waits = WaitingTogether() if pair.target.model.device.type == "cuda" and size > 1 else None
         self._costs = Costs(1.0, MARGINAL_GUESS / size)
         self._experiences: dict[Hashable, Experience] = {}
         joint = {"target": self._target_passes, "drafter": self._drafter_passes} if size > 1 else {}
@@ -107,6 +110,8 @@ class BatchEngine:
                 ready, self._ready = self._ready, []
                 for text in ready:
                     text.writer.switch()
+            elif self._waits:
+                self._waits.run()
             else:
                 self._observe()
                 drafting = len(self._drafter_passes) > 0
@@ -125,6 +130,8 @@ class BatchEngine:
 
     def _write(self, text: Text) -> None:
         """The body of a text's greenlet."""
+        if self._waits is not None:
+            self._waits.join()
         try:
             text.generation = text.seat.generate(text.request)
             for commit in text.generation.commits:

@@ -138,8 +138,10 @@ class ForkedTerminal:
 
     def wait(self) -> int:
         """The exit code, after all that was written has been read."""
+        deadline = monotonic() + LIMIT
         while self.process.poll() is None:
             self._read()
+            assert monotonic() < deadline, self.sent
         while self._read():
             pass
         return self.process.wait()
@@ -196,8 +198,9 @@ def _run(
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False, buffering=1)
         sys.argv = ["hsd", *map(str, arguments)]
         os.environ.update(environment)
-        # As from a shell; a test run in the background ignores interrupts.
+        # As from a shell; a test run in the background ignores interrupts, and one under nohup hang-ups.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         warnings.simplefilter("default")
         prepare()
         program()

@@ -19,6 +19,7 @@ from hsd_cli.planner.batch_size import MOST, texts_that_fit
 from hsd_cli.planner.costs import Costs, SharedCosts
 from hsd_cli.runtime.dense import DenseDecoder, Reading
 from hsd_cli.runtime.grid import GridReader
+from hsd_cli.runtime.host import WaitingTogether
 from hsd_cli.runtime.loading import load_model
 
 PROMPTS = ["def fib(n):\n", "import os\n", "class Stack:\n    def push(self", "for i in range(", "x = ["]
@@ -78,6 +79,25 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 def test_a_text_does_not_depend_on_the_company_it_keeps(pair: Engine, algorithm: str) -> None:
     wanted = requests(algorithm)
     assert together(BatchEngine(pair, 3), wanted) == [alone(pair, request) for request in wanted]
+
+
+@pytest.mark.parametrize("algorithm", ["ar", "slem", "slrs", "auto"])
+def test_texts_wait_for_a_device_together(pair: Engine, algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting: list[int] = []
+    run = WaitingTogether.run
+
+    def noted(waits: WaitingTogether) -> None:
+        waiting.append(len(waits))
+        run(waits)
+
+    monkeypatch.setattr(WaitingTogether, "run", noted)
+    engine = BatchEngine(pair, 3)
+    engine._waits = WaitingTogether()  # as on a GPU
+    wanted = requests(algorithm)
+    assert together(engine, wanted) == [alone(pair, request) for request in wanted]
+    assert max(waiting) == 3
+    assert len(waiting) < 0.6 * sum(waiting)
+    assert not len(engine._waits)
 
 
 def test_greedy_texts_and_sampled_ones_with_settings_of_their_own_go_together(pair: Engine) -> None:

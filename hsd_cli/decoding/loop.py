@@ -18,6 +18,7 @@ from hsd_cli.drafting.protocol import Draft, Drafter
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.device import upload
+from hsd_cli.runtime.host import to_host
 from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 from hsd_cli.runtime.model import LanguageModel
 
@@ -183,7 +184,7 @@ def _verify(
     predicted = target.run(fed)
     logits = warper.logits(predicted, draft.tokens)
     verdict = rule.verify(logits, draft if ahead is None else draft.followed_by(ahead.guess()), len(text))
-    accepted, own, sound, *proposed = torch.cat([verdict, draft.tokens]).tolist()  # the one wait for the device
+    accepted, own, sound, *proposed = to_host(torch.cat([verdict, draft.tokens]))  # the one wait for the device
     if not sound:
         remedy = "download it again" if predicted.dtype == torch.float32 else "try --dtype float32"
         raise HsdError(f"the target's logits are not numbers; {remedy}")

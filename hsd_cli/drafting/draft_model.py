@@ -13,6 +13,7 @@ from hsd_cli.drafting.protocol import Warp
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.graphs import Graphs
+from hsd_cli.runtime.host import to_host
 from hsd_cli.runtime.model import LanguageModel
 
 MOST_STEPS = 16  # of most drafts; longer ones have room, too
@@ -168,9 +169,9 @@ class DraftModel:
     def _drafted_ids(self) -> list[int]:
         """Raises ``HsdError`` if they were drawn from what are no numbers: one look at the device tells both."""
         if not self._confidences:
-            return self.drafted.tolist()
+            return to_host(self.drafted)
         sound = torch.stack(self._confidences).isfinite().all()[None]
-        *ids, is_sound = torch.cat([self.drafted, sound]).tolist()
+        *ids, is_sound = to_host(torch.cat([self.drafted, sound]))
         if not is_sound:
             raise HsdError("its logits are not numbers; try --draft-dtype float32")
         return ids

@@ -10,6 +10,7 @@ import torch
 from hsd_cli.drafting.draft_model import Choosing, DraftModel
 from hsd_cli.drafting.protocol import Draft
 from hsd_cli.runtime.device import upload
+from hsd_cli.runtime.host import to_host
 from hsd_cli.runtime.model import LanguageModel
 from hsd_cli.vocab.vocabulary import Vocabulary
 
@@ -30,7 +31,7 @@ class StringMatchDrafter:
     def draft(self, text: Sequence[int], lookahead: int) -> Draft:
         steps = ceil(lookahead * self._drafter.steps_per_token)
         chosen = self._drafter.roll_out(text, steps, self._choosing)
-        drafted = self._drafter.drafted.tolist() if chosen else []
+        drafted = to_host(self._drafter.drafted) if chosen else []
         with self._drafter.clock.phase("translate"):
             tokens = self._translate(drafted)[:lookahead]
         return Draft(upload(tokens, self._target.device), algorithm="slem")

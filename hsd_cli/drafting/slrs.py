@@ -19,6 +19,7 @@ from hsd_cli.drafting.draft_model import Choosing, DraftModel
 from hsd_cli.drafting.protocol import Draft, ProposalRule
 from hsd_cli.errors import UsageError
 from hsd_cli.runtime.device import upload
+from hsd_cli.runtime.host import to_host
 from hsd_cli.runtime.model import LanguageModel
 from hsd_cli.vocab.segmentation import Segment
 
@@ -97,7 +98,7 @@ class StringRejectionDrafter:
         # A drafter token gives one target token at least.
         steps = ceil(lookahead * min(1.0, self._drafter.steps_per_token))
         chosen = self._drafter.roll_out(text, steps, self._choosing)
-        drafted = self._drafter.drafted.tolist() if chosen else []
+        drafted = to_host(self._drafter.drafted) if chosen else []
         tokens: list[int] = []
         rows: list[torch.Tensor] = []
         for drawn, (*_, q, psi) in zip(drafted, chosen, strict=True):

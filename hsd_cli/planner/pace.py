@@ -9,6 +9,7 @@ from math import isnan
 import torch
 
 from hsd_cli.planner.costs import Costs
+from hsd_cli.runtime.host import to_host
 
 BUCKETS = 10
 TRUST = 0.2  # in the drafter's own probability, before it was compared with what came of it
@@ -116,5 +117,5 @@ class Pace:
     def learn(self, confirmed: int) -> None:
         """A drafter hears of its last draft's fate when it is asked for the next one."""
         calibration, confidences = self._previous
-        values: list[float] = torch.stack(confidences).tolist() if confidences else []
+        values: list[float] = to_host(torch.stack(confidences)) if confidences else []
         calibration.learn(list(takewhile(lambda sure: not isnan(sure), values)), confirmed)
