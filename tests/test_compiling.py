@@ -254,6 +254,15 @@ def test_without_it_all_goes_on_and_the_reason_is_told_once(
     assert told(caplog) == [f"torch.compile is not used: {reason}"]
 
 
+def test_nothing_is_compiled_where_recording_fails(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(function: Function, inputs: Sequence[torch.Tensor], generator: torch.Generator | None) -> Recording:
+        raise RuntimeError("no graphs here")
+
+    assert not settled(Compilation("always", backend=TRACING), Graphs(fails))
+    assert told(caplog) == ["torch.compile is not used: no graphs here"]
+    assert not counters["stats"]["unique_graphs"]
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_where_nothing_is_recorded_that_is_the_reason(name: str, caplog: pytest.LogCaptureFixture) -> None:
     CachedModel(random_model(CONFIGS[name]), 16, compilation=Compilation("always")).compile()
