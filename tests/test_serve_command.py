@@ -16,6 +16,7 @@ import pytest
 import torch
 from openai import OpenAI
 
+from hsd_cli.batch.records import derived_seed
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.engine import Engine, Request
 from hsd_cli.runtime.loading import load_model
@@ -153,19 +154,97 @@ def test_chat_logprobs_have_the_bytes_of_each_token(guarded: Server, endless: st
     assert all(-0.1 < score.logprob < 0 for score in choice.logprobs.content)
 
 
+# Several texts of a request
+
+
+def test_each_choice_has_a_seed_of_its_own_and_the_first_is_the_only_ones(client: OpenAI) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "max_tokens": 30, "seed": 7}
+    alone = client.completions.create(**asked)
+    answer = client.completions.create(**asked, n=3)
+    texts = [choice.text for choice in answer.choices]
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert texts[0] == alone.choices[0].text
+    assert len(set(texts)) == 3
+    assert texts == [choice.text for choice in client.completions.create(**asked, n=3).choices]
+    second = client.completions.create(**asked | {"seed": derived_seed(7, 1)}).choices[0].text
+    assert texts[1] == second
+    assert alone.usage is not None
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (alone.usage.prompt_tokens, 90)
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + 90
+
+
+def test_without_a_seed_choices_differ_too(client: OpenAI) -> None:
+    answer = client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=30, n=3)
+    assert len({choice.text for choice in answer.choices}) == 3
+
+
+def test_several_prompts_have_the_texts_that_each_has_alone(client: OpenAI) -> None:
+    prompts = [PROMPT, "class Stack:\n", "for i in range("]
+    asked: dict[str, Any] = {"model": MODEL, "max_tokens": 20, "seed": 3, "n": 2}
+    alone = [client.completions.create(**asked, prompt=prompt) for prompt in prompts]
+    answer = client.completions.create(**asked, prompt=prompts)
+    expected = [choice.text for one in alone for choice in one.choices]
+    assert [choice.text for choice in answer.choices] == expected
+    assert [choice.index for choice in answer.choices] == list(range(6))
+    assert answer.usage is not None
+    for name in ("prompt_tokens", "completion_tokens"):
+        assert getattr(answer.usage, name) == sum(getattr(one.usage, name) for one in alone)
+
+
+def test_choices_are_streamed_side_by_side(client: OpenAI) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "max_tokens": 40, "seed": 7, "n": 3, "logprobs": 0}
+    whole = client.completions.create(**asked)
+    *chunks, last = client.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    order = [chunk.choices[0].index for chunk in chunks]
+    assert order != sorted(order)
+    for choice in whole.choices:
+        own = [chunk.choices[0] for chunk in chunks if chunk.choices[0].index == choice.index]
+        assert "".join(part.text for part in own) == choice.text
+        assert [part.finish_reason for part in own] == [None] * (len(own) - 1) + ["length"]
+        offsets = [offset for part in own if part.logprobs for offset in part.logprobs.text_offset or []]
+        assert choice.logprobs is not None
+        assert offsets == choice.logprobs.text_offset
+    assert (last.choices, last.usage and last.usage.completion_tokens) == ([], 120)
+
+
+def test_each_choice_of_a_chat_begins_with_its_role(guarded: Server, endless: str) -> None:
+    messages: list[Any] = [{"role": "user", "content": "a"}]
+    asked: dict[str, Any] = {"model": endless, "messages": messages, "temperature": 0, "max_tokens": 4, "n": 2}
+    client = guarded.openai
+    answer = client.chat.completions.create(**asked)
+    assert [choice.message.content for choice in answer.choices] == ["bcde", "bcde"]
+    chunks = [chunk.choices[0] for chunk in client.chat.completions.create(**asked, stream=True)]
+    for index in range(2):
+        own = [chunk for chunk in chunks if chunk.index == index]
+        assert [chunk.delta.role for chunk in own] == ["assistant"] + [None] * (len(own) - 1)
+        assert "".join(chunk.delta.content or "" for chunk in own) == "bcde"
+
+
+def test_no_request_may_ask_for_more_texts_than_there_is_room_for(guarded: Server, endless: str) -> None:
+    with pytest.raises(openai.BadRequestError, match="3 texts; a request may ask this server for 2"):
+        guarded.openai.completions.create(model=endless, prompt=["a", "b", "c"])
+
+
 # What is refused
 
 
 @pytest.mark.parametrize(
     ("change", "status", "param", "message"),
     [
-        ({"n": 2}, 400, None, "n is not supported; leave it out or give 1"),
-        ({"logit_bias": {"5": 1}}, 400, None, "logit_bias is not supported; leave it out or give {}"),
-        ({"suffix": "x"}, 400, None, 'suffix is not supported; leave it out or give ""'),
-        ({"temprature": 1}, 400, None, "unknown parameter temprature; did you mean temperature?"),
-        ({"\ud800": 1}, 400, None, "unknown parameter \\ud800"),
-        ({"prompt": ["a", "b"]}, 400, "prompt", "prompt: List should have at most 1 item after validation, not 2"),
-        ({"prompt": [1]}, 400, "prompt.0", "prompt.0: Input should be a valid string"),
+        ({"n": 0}, 400, "n", "n: Input should be greater than or equal to 1"),
+        ({"n": 129}, 400, "n", "n: Input should be less than or equal to 128"),
+        (
+            {"n": 3, "prompt": ["a"] * 100}, 400, "n",
+            "3 choices for each prompt are 300 texts; a request may ask this server for 128",
+        ),
+        ({"logit_bias": {"5": 1}}, 400, "logit_bias", "logit_bias is not supported; leave it out or give {}"),
+        ({"suffix": "x"}, 400, "suffix", 'suffix is not supported; leave it out or give ""'),
+        ({"temprature": 1}, 400, "temprature", "unknown parameter temprature; did you mean temperature?"),
+        ({"\ud800": 1}, 400, "\\ud800", "unknown parameter \\ud800"),
+        ({"prompt": ["a"] * 129}, 400, "prompt", None),
+        ({"prompt": [1]}, 400, "prompt", "prompt: token ids are not supported; give text"),
+        ({"prompt": [[1], [2]]}, 400, "prompt", "prompt: token ids are not supported; give text"),
         ({"prompt": "\ud800"}, 400, "prompt", None),
         ({"prompt": "a b c " * 2000}, 400, None, None),
         ({"temperature": -1}, 400, "temperature", "temperature: Input should be greater than or equal to 0"),
@@ -176,7 +255,7 @@ def test_chat_logprobs_have_the_bytes_of_each_token(guarded: Server, endless: st
         ({"max_tokens": 201}, 400, "max_tokens", "max_tokens is 201, and this server writes 200 at most"),
         ({"model": "gpt-4"}, 404, "model", "there is no model 'gpt-4'; there is 'embedded:target'"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )  # fmt: skip
 def test_what_cannot_be_served_is_said(
     server: Server, change: dict[str, Any], status: int, param: str | None, message: str | None
@@ -188,7 +267,7 @@ def test_what_cannot_be_served_is_said(
 
 
 def test_what_asks_for_nothing_is_no_error(server: Server) -> None:
-    harmless = {"n": 1, "echo": False, "logit_bias": {}, "user": "x", "stop": None, "seed": None, "max_tokens": 1}
+    harmless = {"best_of": 1, "echo": False, "logit_bias": {}, "user": "x", "stop": None, "seed": None, "max_tokens": 1}
     assert server.post("/v1/completions", {"model": MODEL, "prompt": ["a"]} | harmless).status_code == 200
 
 
@@ -290,13 +369,15 @@ def test_a_client_that_goes_away_frees_its_seat(guarded: Server, endless: str) -
     before = guarded.metric("hsd_texts_total", reason="gone")
     with guarded.openai.completions.create(**asked, max_tokens=ENDLESS, stream=True) as stream:
         next(iter(stream))
-    body = json.dumps(asked | {"max_tokens": ENDLESS}).encode()
+    guarded.until("hsd_texts_running", 0)
+    body = json.dumps(asked | {"max_tokens": ENDLESS, "n": 2}).encode()
     with socket.create_connection(("127.0.0.1", guarded.port), LIMIT) as wire:  # not a stream: nothing is sent to it
         wire.sendall(raw_request("/v1/completions", body, f"Authorization: Bearer {KEY}"))
+        guarded.until("hsd_texts_waiting", 1)
         guarded.until("hsd_texts_running", 1)
     assert guarded.openai.completions.create(**asked, max_tokens=4).choices[0].text == "bcde"
     guarded.until("hsd_texts_total", guarded.metric("hsd_texts_total"))
-    assert guarded.metric("hsd_texts_total", reason="gone") == before + 2
+    assert guarded.metric("hsd_texts_total", reason="gone") == before + 3
 
 
 def test_beyond_the_queue_it_is_429_at_once(guarded: Server, endless: str) -> None:

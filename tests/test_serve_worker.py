@@ -19,7 +19,7 @@ from hsd_cli.runtime.loading import LoadedModel, load_model
 from hsd_cli.serve import guard
 from hsd_cli.serve.app import Service, create_app
 from hsd_cli.serve.guard import Guard
-from hsd_cli.serve.worker import BusyError, Job, Worker
+from hsd_cli.serve.worker import BusyError, Order, Worker
 from hsd_cli.vocab.tokenizer import ModelTokenizer
 
 TEXT = "bcdefghijk"
@@ -47,8 +47,8 @@ class Workshop:
         self.request = Request("a", chat=False, algorithm=trial, max_new_tokens=len(TEXT))
         self.worker = Worker(lambda: self.engine, self.request, 1, self.said.append)
 
-    def submit(self) -> Job:
-        return self.worker.submit(self.request, lambda job, event: None)
+    def submit(self, texts: int = 1) -> Order:
+        return self.worker.submit([self.request] * texts, lambda: lambda job, event: None)
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +70,10 @@ def run(scene: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(scene(), 60))
 
 
-async def text_of(job: Job) -> str:
+async def text_of(order: Order) -> str:
     commits: list[Commit] = []
     while not commits or commits[-1].finish_reason is None:
-        commits.append(await job.next())
+        commits.append((await order.next())[1])
     return "".join(commit.text for commit in commits)
 
 
@@ -81,8 +81,8 @@ def test_an_engine_that_fails_ends_its_texts_and_goes_on_with_others(model: Load
     async def scene() -> None:
         with at_work(Workshop(model)) as shop:
             shop.engine.broken = RuntimeError("out of luck")
-            jobs = [shop.submit(), shop.submit()]
-            ended = await asyncio.gather(*map(text_of, jobs), return_exceptions=True)
+            orders = [shop.submit(), shop.submit()]
+            ended = await asyncio.gather(*map(text_of, orders), return_exceptions=True)
             assert [str(error) for error in ended if isinstance(error, RuntimeError)]
             assert await asyncio.gather(*(text_of(shop.submit()) for _ in range(3))) == [TEXT] * 3
             assert (shop.worker.running, shop.worker.waiting, shop.engine.free) == (0, 0, 2)
@@ -95,14 +95,32 @@ def test_what_waits_too_long_a_line_is_refused_and_what_is_given_up_is_not_writt
     async def scene() -> None:
         with at_work(Workshop(model)) as shop:
             with shop.worker._changed:  # nobody gets a seat meanwhile
-                jobs = [shop.submit() for _ in range(3)]
+                orders = [shop.submit() for _ in range(3)]
                 with pytest.raises(BusyError):
                     shop.submit()
-                shop.worker.give_up(jobs[0])
-                jobs.append(shop.submit())
-            assert [await text_of(job) for job in jobs[1:]] == [TEXT] * 3
-            assert jobs[0].generation is None
-            shop.worker.give_up(jobs[1])  # no harm
+                shop.worker.give_up(orders[0])
+                orders.append(shop.submit())
+            assert [await text_of(job) for job in orders[1:]] == [TEXT] * 3
+            assert orders[0].jobs[0].generation is None
+            shop.worker.give_up(orders[1])  # no harm
+
+    run(scene)
+
+
+def test_of_an_order_all_texts_have_a_place_or_none_has(model: LoadedModel) -> None:
+    async def scene() -> None:
+        with at_work(Workshop(model)) as shop:
+            with shop.worker._changed:
+                shop.submit()
+                with pytest.raises(BusyError):
+                    shop.submit(3)
+                assert shop.worker.waiting == 1
+                order = shop.submit(2)
+            texts = ["", ""]
+            while any(len(text) < len(TEXT) for text in texts):
+                index, commit = await order.next()
+                texts[index] += commit.text
+            assert texts == [TEXT] * 2
 
     run(scene)
 
@@ -125,10 +143,10 @@ def test_nobody_waits_for_a_worker_that_has_stopped(model: LoadedModel) -> None:
     async def scene() -> None:
         with at_work(Workshop(model)) as shop:
             with shop.worker._changed:
-                job = shop.submit()
+                order = shop.submit()
                 shop.worker._stopping = True
             with pytest.raises(HsdError, match="ending"):
-                await text_of(job)
+                await text_of(order)
             assert not shop.worker.alive
             with pytest.raises(HsdError, match="ending"):
                 shop.submit()

@@ -20,16 +20,13 @@ Json = dict[str, Any]
 
 
 class Answer(Protocol):
-    """One answer of one endpoint, as it grows."""
+    """The answer of one endpoint, as it grows: one text or several, each with its index."""
 
-    def whole(self, commits: Sequence[Commit], usage: Json) -> Json:
+    def whole(self, texts: Sequence[Sequence[Commit]], usage: Json) -> Json:
         """All of it at once."""
 
-    def beginning(self) -> list[Json]:
-        """The chunks before the first text."""
-
-    def chunk(self, commit: Commit) -> list[Json]:
-        """The chunks of one iteration."""
+    def chunk(self, index: int, commit: Commit) -> list[Json]:
+        """The chunks of one iteration of a text."""
 
     def ending(self, usage: Json) -> Json:
         """The chunk that says what it took."""
@@ -44,16 +41,27 @@ class _Answer:
         self._vocabulary = vocabulary
         self._logprobs = logprobs
         self._common = {"id": f"{self.prefix}-{secrets.token_hex(12)}", "created": int(time()), "model": model}
-        self._written = 0  # characters
+        self._written: dict[int, int] = {}  # characters of each text that has begun
 
     def _envelope(self, kind: str, choices: list[Json], **more: Any) -> Json:
         return {"object": kind, **self._common, "choices": choices, **more}
 
-    def _choice(self, finish_reason: FinishReason | None, pieces: Sequence[Piece], **content: Any) -> Json:
+    def _choice(self, index: int, finish_reason: FinishReason | None, pieces: Sequence[Piece], **content: Any) -> Json:
         reason = None if finish_reason is None else REASONS[finish_reason]
-        logprobs = self._scores([piece for piece in pieces if self._spelled(piece)]) if self._logprobs else None
-        self._written += sum(len(piece.text) for piece in pieces)
-        return {"index": 0, **content, "logprobs": logprobs, "finish_reason": reason}
+        at = self._written.get(index, 0)
+        logprobs = self._scores([piece for piece in pieces if self._spelled(piece)], at) if self._logprobs else None
+        self._written[index] = at + sum(len(piece.text) for piece in pieces)
+        return {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
+
+    def whole(self, texts: Sequence[Sequence[Commit]], usage: Json) -> Json:
+        choices = [
+            self._choice(index, commits[-1].finish_reason, _pieces(commits), **self._content(_text(commits)))
+            for index, commits in enumerate(texts)
+        ]
+        return self._envelope(self.kind, choices, usage=usage)
+
+    def _content(self, text: str) -> Json:
+        raise NotImplementedError
 
     def _spelled(self, piece: Piece) -> bytes | None:
         """What the token writes: nothing if it ends the text."""
@@ -63,7 +71,7 @@ class _Answer:
     def _name(self, piece: Piece) -> str:
         return (self._spelled(piece) or b"").decode("utf-8", "replace")
 
-    def _scores(self, pieces: Sequence[Piece]) -> Json:
+    def _scores(self, pieces: Sequence[Piece], at: int) -> Json:
         raise NotImplementedError
 
     def ending(self, usage: Json) -> Json:
@@ -74,19 +82,15 @@ class CompletionAnswer(_Answer):
     kind = chunk_kind = "text_completion"
     prefix = "cmpl"
 
-    def whole(self, commits: Sequence[Commit], usage: Json) -> Json:
-        choice = self._choice(commits[-1].finish_reason, _pieces(commits), text=_text(commits))
-        return self._envelope(self.kind, [choice], usage=usage)
-
-    def beginning(self) -> list[Json]:
-        return []
-
-    def chunk(self, commit: Commit) -> list[Json]:
-        choice = self._choice(commit.finish_reason, commit.pieces, text=commit.text)
+    def chunk(self, index: int, commit: Commit) -> list[Json]:
+        choice = self._choice(index, commit.finish_reason, commit.pieces, text=commit.text)
         return [self._envelope(self.kind, [choice], hsd=_origins(commit))]
 
-    def _scores(self, pieces: Sequence[Piece]) -> Json:
-        offsets, at = [], self._written
+    def _content(self, text: str) -> Json:
+        return {"text": text}
+
+    def _scores(self, pieces: Sequence[Piece], at: int) -> Json:
+        offsets = []
         for piece in pieces:
             offsets.append(at)
             at += len(piece.text)
@@ -102,22 +106,24 @@ class ChatAnswer(_Answer):
     kind, chunk_kind = "chat.completion", "chat.completion.chunk"
     prefix = "chatcmpl"
 
-    def whole(self, commits: Sequence[Commit], usage: Json) -> Json:
-        message = {"role": "assistant", "content": _text(commits), "refusal": None}
-        choice = self._choice(commits[-1].finish_reason, _pieces(commits), message=message)
-        return self._envelope(self.kind, [choice], usage=usage)
-
-    def beginning(self) -> list[Json]:
-        return [self._envelope(self.chunk_kind, [self._choice(None, (), delta={"role": "assistant", "content": ""})])]
-
-    def chunk(self, commit: Commit) -> list[Json]:
-        choice = self._choice(None, commit.pieces, delta={"content": commit.text})
-        chunks = [self._envelope(self.chunk_kind, [choice], hsd=_origins(commit))]
+    def chunk(self, index: int, commit: Commit) -> list[Json]:
+        chunks = []
+        if index not in self._written:
+            chunks = [self._part(index, None, (), {"role": "assistant", "content": ""})]
+        chunks.append(self._part(index, None, commit.pieces, {"content": commit.text}, hsd=_origins(commit)))
         if commit.finish_reason is not None:
-            chunks.append(self._envelope(self.chunk_kind, [self._choice(commit.finish_reason, (), delta={})]))
+            chunks.append(self._part(index, commit.finish_reason, (), {}))
         return chunks
 
-    def _scores(self, pieces: Sequence[Piece]) -> Json:
+    def _part(
+        self, index: int, finish_reason: FinishReason | None, pieces: Sequence[Piece], delta: Json, **more: Any
+    ) -> Json:
+        return self._envelope(self.chunk_kind, [self._choice(index, finish_reason, pieces, delta=delta)], **more)
+
+    def _content(self, text: str) -> Json:
+        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+
+    def _scores(self, pieces: Sequence[Piece], at: int) -> Json:
         return {"content": [self._score(piece) for piece in pieces], "refusal": None}
 
     def _score(self, piece: Piece) -> Json:
@@ -125,17 +131,19 @@ class ChatAnswer(_Answer):
         return {"token": self._name(piece), "logprob": _logprob(piece), "bytes": spelled, "top_logprobs": []}
 
 
-def usage_of(statistics: Statistics) -> Json:
-    """What a text took."""
+def usage_of(texts: Sequence[Statistics], choices: int) -> Json:
+    """What ``texts`` took, ``choices`` of each prompt: those count once."""
+    read = sum(text.prompt_tokens for text in texts[::choices])
+    written = sum(text.tokens for text in texts)
     return {
-        "prompt_tokens": statistics.prompt_tokens,
-        "completion_tokens": statistics.tokens,
-        "total_tokens": statistics.prompt_tokens + statistics.tokens,
-        "prompt_tokens_details": {"cached_tokens": statistics.cached_prompt_tokens},
+        "prompt_tokens": read,
+        "completion_tokens": written,
+        "total_tokens": read + written,
+        "prompt_tokens_details": {"cached_tokens": sum(text.cached_prompt_tokens for text in texts[::choices])},
         "hsd": {
-            "drafted_tokens": statistics.drafted,
-            "accepted_tokens": statistics.accepted,
-            "target_passes": statistics.iterations,
+            "drafted_tokens": sum(text.drafted for text in texts),
+            "accepted_tokens": sum(text.accepted for text in texts),
+            "target_passes": sum(text.iterations for text in texts),
         },
     }
 

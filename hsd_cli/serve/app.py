@@ -23,7 +23,7 @@ from hsd_cli.serve.errors import ApiError, Failure, explained
 from hsd_cli.serve.guard import Guard
 from hsd_cli.serve.metrics import Metrics
 from hsd_cli.serve.reply import reply
-from hsd_cli.serve.schema import Asked, ChatRequest, CompletionRequest
+from hsd_cli.serve.schema import MOST_TEXTS, Asked, ChatRequest, CompletionRequest
 from hsd_cli.serve.worker import Worker
 from hsd_cli.vocab.tokenizer import ModelTokenizer
 
@@ -89,16 +89,13 @@ def create_app(service: Service, key: str | None) -> FastAPI:
     async def completions(asked: CompletionRequest, request: Request) -> Response:
         """Goes on with a text."""
         answer = CompletionAnswer(service.model, vocabulary, asked.wants_logprobs)
-        text = replace(service.base, prompt=asked.text, chat=False, **_settings(service, asked))
-        return await reply(service.worker, metrics, request, asked, text, answer)
+        return await reply(service.worker, metrics, request, asked, _texts(service, asked, chat=False), answer)
 
     @app.post("/v1/chat/completions", response_model=None, responses=ANSWERS | ERRORS)
     async def chat_completions(asked: ChatRequest, request: Request) -> Response:
         """Answers a conversation."""
         answer = ChatAnswer(service.model, vocabulary, asked.wants_logprobs)
-        messages = [message.plain for message in asked.messages]
-        text = replace(service.base, prompt=messages, chat=True, **_settings(service, asked))
-        return await reply(service.worker, metrics, request, asked, text, answer)
+        return await reply(service.worker, metrics, request, asked, _texts(service, asked, chat=True), answer)
 
     @app.get("/health")
     async def health() -> Response:
@@ -133,20 +130,30 @@ def _check_model(service: Service, name: str) -> None:
         raise ApiError(404, message, param="model", code="model_not_found")
 
 
-def _settings(service: Service, asked: Asked) -> dict[str, Any]:
-    """Of the text that is asked for. Raises ``ApiError``, and ``UsageError`` for sampling that cannot be."""
+def _texts(service: Service, asked: Asked, chat: bool) -> list[TextRequest]:
+    """What is asked for. Raises ``ApiError``, and ``UsageError`` for sampling that cannot be."""
     _check_model(service, asked.model)
     most = asked.most_tokens(service.most_tokens)
     if most > service.most_tokens:
         message = f"max_tokens is {most}, and this server writes {service.most_tokens} at most"
         raise ApiError(400, message, param="max_tokens")
-    return {
-        "max_new_tokens": most,
-        "sampling": asked.sampling,
-        "seed": asked.seed,
-        "stops": asked.stops,
-        "logprobs": asked.wants_logprobs,
-    }
+    count, room = len(asked.prompts) * asked.n, min(MOST_TEXTS, service.worker.room)
+    if count > room:
+        message = f"{asked.n} choices for each prompt are {count} texts; a request may ask this server for {room}"
+        raise ApiError(400, message, param="n")
+    common = replace(
+        service.base,
+        chat=chat,
+        max_new_tokens=most,
+        sampling=asked.sampling,
+        stops=asked.stops,
+        logprobs=asked.wants_logprobs,
+    )
+    return [
+        replace(common, prompt=prompt, seed=asked.seed_of(choice))
+        for prompt in asked.prompts
+        for choice in range(asked.n)
+    ]
 
 
 def _refused(request: Request, error: Exception) -> Response:
@@ -168,4 +175,6 @@ def _blamed(errors: Sequence[Any]) -> ApiError:
     message = worst["msg"]
     if worst["type"] == "json_invalid":
         return ApiError(400, f"the request is not JSON: {worst['ctx']['error']} at character {param}")
-    return ApiError(400, f"{param}: {message}" if param else message, param=param)
+    if param is None:  # of the request as a whole; then the message has the name
+        return ApiError(400, message, param=worst.get("ctx", {}).get("name"))
+    return ApiError(400, f"{param}: {message}", param=param)

@@ -1,9 +1,9 @@
-"""From a text that is asked for to the response: whole, or a stream of events; over when the client goes away."""
+"""From texts that are asked for to the response: whole, or a stream of events; over when the client goes away."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from json import dumps
 from typing import Any, TypeVar
 
@@ -14,10 +14,10 @@ from starlette.types import Receive, Scope, Send
 from hsd_cli.decoding.loop import Commit
 from hsd_cli.engine import Request as TextRequest
 from hsd_cli.serve.answers import Answer, Json, usage_of
-from hsd_cli.serve.errors import explained
+from hsd_cli.serve.errors import ApiError, explained
 from hsd_cli.serve.metrics import Metrics, TextWatch
 from hsd_cli.serve.schema import Asked
-from hsd_cli.serve.worker import Job, Worker
+from hsd_cli.serve.worker import Order, Worker
 
 T = TypeVar("T")
 CLIENT_GONE = 499  # nobody gets it; it is in the metrics
@@ -25,38 +25,48 @@ DONE = b"data: [DONE]\n\n"
 
 
 async def reply(
-    worker: Worker, metrics: Metrics, request: Request, asked: Asked, text: TextRequest, answer: Answer
+    worker: Worker, metrics: Metrics, request: Request, asked: Asked, texts: Sequence[TextRequest], answer: Answer
 ) -> Response:
     """What fails before the first text has a status of its own: raises ``ApiError``."""
-    job = worker.submit(text, TextWatch(metrics))
+    order = worker.submit(texts, lambda: TextWatch(metrics))
 
     def end() -> None:
-        worker.give_up(job)
-        if not job.ended:
-            metrics.texts.labels("gone").inc()
+        worker.give_up(order)
+        metrics.texts.labels("gone").inc(sum(not job.ended for job in order.jobs))
 
     try:
-        commits = await _unless_gone(request, _commits(job, whole=not asked.stream))
+        if asked.stream:
+            first = await _unless_gone(request, _next(order))
+            if first is not None:
+                return _EventStream(_events(order, asked, first, answer), end)
+        else:
+            commits = await _unless_gone(request, _all(order))
+            if commits is not None:
+                return JSONResponse(answer.whole(commits, _usage(order, asked)))
     except BaseException:
         end()
         raise
-    if commits is None:
-        end()
-        return Response(status_code=CLIENT_GONE)
-    if asked.stream:
-        return _EventStream(_events(job, commits[0], answer, asked.stream_options.include_usage), end)
-    return JSONResponse(answer.whole(commits, _usage(job)))
+    end()
+    return Response(status_code=CLIENT_GONE)
 
 
-async def _commits(job: Job, whole: bool) -> list[Commit]:
-    """All, or the first. Raises ``ApiError``."""
+async def _next(order: Order) -> tuple[int, Commit]:
+    """Raises ``ApiError``."""
     try:
-        commits = [await job.next()]
-        while whole and commits[-1].finish_reason is None:
-            commits.append(await job.next())
+        return await order.next()
     except Exception as error:
         raise explained(error) from error
-    return commits
+
+
+async def _all(order: Order) -> list[list[Commit]]:
+    """The iterations of each text. Raises ``ApiError``."""
+    texts: list[list[Commit]] = [[] for _ in order.jobs]
+    unfinished = len(texts)
+    while unfinished:
+        index, commit = await _next(order)
+        texts[index].append(commit)
+        unfinished -= commit.finish_reason is not None
+    return texts
 
 
 async def _unless_gone(request: Request, result: Coroutine[Any, Any, T]) -> T | None:
@@ -90,22 +100,23 @@ class _EventStream(StreamingResponse):
             self._end()
 
 
-async def _events(job: Job, commit: Commit, answer: Answer, with_usage: bool) -> AsyncIterator[bytes]:
-    """A text that fails ends with an event that says why."""
-    for chunk in answer.beginning():
-        yield _event(chunk)
+async def _events(order: Order, asked: Asked, first: tuple[int, Commit], answer: Answer) -> AsyncIterator[bytes]:
+    """Iterations of all texts as they come. A text that fails ends them with an event that says why."""
+    index, commit = first
+    unfinished = len(order.jobs)
     while True:
-        for chunk in answer.chunk(commit):
+        for chunk in answer.chunk(index, commit):
             yield _event(chunk)
-        if commit.finish_reason is not None:
+        unfinished -= commit.finish_reason is not None
+        if not unfinished:
             break
         try:
-            commit = await job.next()
-        except Exception as error:
-            yield _event(explained(error).body)
+            index, commit = await _next(order)
+        except ApiError as error:
+            yield _event(error.body)
             return
-    if with_usage:
-        yield _event(answer.ending(_usage(job)))
+    if asked.stream_options.include_usage:
+        yield _event(answer.ending(_usage(order, asked)))
     yield DONE
 
 
@@ -113,6 +124,5 @@ def _event(data: Json) -> bytes:
     return f"data: {dumps(data)}\n\n".encode()
 
 
-def _usage(job: Job) -> Json:
-    assert job.generation is not None
-    return usage_of(job.generation.statistics)
+def _usage(order: Order, asked: Asked) -> Json:
+    return usage_of([job.generation.statistics for job in order.jobs if job.generation is not None], asked.n)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from difflib import get_close_matches
 from json import dumps
 from typing import Annotated, Any, Literal
@@ -10,14 +11,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from hsd_cli.batch.records import SEED_BITS
+from hsd_cli.batch.records import SEED_BITS, derived_seed
 from hsd_cli.decoding.settings import SAMPLING, SamplingSettings
 from hsd_cli.errors import UsageError
+from hsd_cli.vocab.tokenizer import Prompt
 
 DEFAULT_MAX_TOKENS = 16  # of a completion, as with OpenAI
+MOST_TEXTS = 128  # of a request: OpenAI's limit of `n`
 # What would make another text of it, with the values that ask for nothing.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
     "best_of": (1,),
     "echo": (False,),
     "suffix": ("",),
@@ -42,7 +44,7 @@ IGNORED = {
     "prediction", "parallel_tool_calls",
 }  # fmt: skip
 
-Prompt = Annotated[str, Field(min_length=1)]
+PromptText = Annotated[str, Field(min_length=1)]
 StopString = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
@@ -66,6 +68,7 @@ class Asked(Strict):
     """What both endpoints take."""
 
     model: Annotated[str, Field(max_length=4096)]
+    n: Annotated[int, Field(ge=1, le=MOST_TEXTS)] = 1
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -101,12 +104,21 @@ class Asked(Strict):
 
     @property
     @abstractmethod
+    def prompts(self) -> Sequence[Prompt]:
+        """Each of them gets ``n`` texts."""
+
+    @property
+    @abstractmethod
     def wants_logprobs(self) -> bool:
         """Those of the tokens that are written."""
 
     @abstractmethod
     def most_tokens(self, limit: int) -> int:
         """How many may be written; ``limit`` is the server's."""
+
+    def seed_of(self, choice: int) -> int | None:
+        """The first text of a prompt is the one that there is with ``n`` = 1."""
+        return self.seed if self.seed is None or choice == 0 else derived_seed(self.seed, choice)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -124,8 +136,15 @@ class Asked(Strict):
 class CompletionRequest(Asked):
     """``POST /v1/completions``. Of log-probabilities there are those of the tokens that were written: ``0``."""
 
-    prompt: Prompt | Annotated[list[Prompt], Field(min_length=1, max_length=1)]
+    prompt: PromptText | Annotated[list[PromptText], Field(min_length=1, max_length=MOST_TEXTS)]
     logprobs: int | None = None
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _of_text(cls, value: Any) -> Any:
+        if isinstance(value, list) and any(isinstance(part, int | list) for part in value):
+            raise PydanticCustomError("unsupported", "token ids are not supported; give text")
+        return value
 
     @field_validator("logprobs")
     @classmethod
@@ -135,8 +154,8 @@ class CompletionRequest(Asked):
         return value
 
     @property
-    def text(self) -> str:
-        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+    def prompts(self) -> list[str]:
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
     @property
     def wants_logprobs(self) -> bool:
@@ -171,6 +190,10 @@ class ChatRequest(Asked):
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool = False
+
+    @property
+    def prompts(self) -> list[list[dict[str, str]]]:
+        return [[message.plain for message in self.messages]]
 
     @property
     def wants_logprobs(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from threading import Condition, Thread
 from traceback import print_exception
@@ -27,35 +27,47 @@ class BusyError(HsdError):
 
 
 class Job:
-    """A text that somebody waits for, in the event loop that runs where this is made.
+    """One text of an order."""
 
-    ``watch`` is called there with whatever comes, at once, whether anybody reads it or not.
-    """
-
-    def __init__(self, request: Request, watch: Watch) -> None:
+    def __init__(self, order: Order, index: int, request: Request, watch: Watch) -> None:
+        self.index = index
         self.request = request
         self.generation: Generation | None = None  # there from the first commit on
         self.given_up = False
         self.ended = False
+        self._order = order
         self._watch = watch
-        self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[Commit | Exception] = asyncio.Queue()
-
-    async def next(self) -> Commit:
-        """The next iteration; the last one has a ``finish_reason``. Raises what ended the text instead."""
-        event = await self._events.get()
-        if isinstance(event, Exception):
-            raise event
-        return event
 
     def put(self, event: Commit | Exception) -> None:
         """Called from the engine's thread."""
-        self._loop.call_soon_threadsafe(self._arrive, event)
+        self._order.loop.call_soon_threadsafe(self._arrive, event)
 
     def _arrive(self, event: Commit | Exception) -> None:
         self.ended = isinstance(event, Exception) or event.finish_reason is not None
         self._watch(self, event)
-        self._events.put_nowait(event)
+        self._order.events.put_nowait((self.index, event))
+
+
+class Order:
+    """Texts that somebody waits for together, in the event loop that runs where this is made.
+
+    Each one's ``watch`` is called there with whatever comes, at once, whether anybody reads it or not.
+    """
+
+    def __init__(self, requests: Sequence[Request], make_watch: Callable[[], Watch]) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.events: asyncio.Queue[tuple[int, Commit | Exception]] = asyncio.Queue()
+        self.jobs = [Job(self, index, request, make_watch()) for index, request in enumerate(requests)]
+
+    async def next(self) -> tuple[int, Commit]:
+        """The next iteration of any text, and which one's; each one's last has a ``finish_reason``.
+
+        Raises what ended a text instead.
+        """
+        index, event = await self.events.get()
+        if isinstance(event, Exception):
+            raise event
+        return index, event
 
 
 class Worker:
@@ -106,24 +118,30 @@ class Worker:
         """How many texts are being written."""
         return len(self._running)
 
-    def submit(self, request: Request, watch: Watch) -> Job:
-        """Raises ``BusyError``, and ``HsdError`` if the thread has ended."""
-        job = Job(request, watch)
+    @property
+    def room(self) -> int:
+        """How many texts there can be at once, written and waiting."""
+        return self._seats + self._most_waiting
+
+    def submit(self, requests: Sequence[Request], make_watch: Callable[[], Watch]) -> Order:
+        """All of them, or none: raises ``BusyError``, and ``HsdError`` if the thread has ended."""
+        order = Order(requests, make_watch)
         with self._changed:
             if self._stopping:
                 raise HsdError(ENDED)
-            if self.waiting + self.running >= self._seats + self._most_waiting:
+            if self.waiting + self.running + len(requests) > self.room:
                 raise BusyError(f"{self.waiting} texts are waiting already; try again later")
-            self._waiting.append(job)
+            self._waiting.extend(order.jobs)
             self._changed.notify()
-        return job
+        return order
 
-    def give_up(self, job: Job) -> None:
-        """Nobody waits for it any more. No harm if it has ended."""
+    def give_up(self, order: Order) -> None:
+        """Nobody waits for it any more. No harm if all of it has ended."""
         with self._changed:
-            job.given_up = True
-            if job in self._waiting:
-                self._waiting.remove(job)
+            for job in order.jobs:
+                job.given_up = True
+                if job in self._waiting:
+                    self._waiting.remove(job)
 
     def _run(self) -> None:
         try:
