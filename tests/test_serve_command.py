@@ -345,7 +345,15 @@ def test_only_this_machines_names_are_answered(server: Server) -> None:
         assert server.get("/v1/models", Host=host).status_code == 200
     for host in ("evil.example", "localhost.evil.example:80", "10.0.0.1", "[2001:db8::1]", "127.0.0.1.evil.example"):
         assert server.get("/v1/models", Host=host).status_code == 403
-    assert "access-control-allow-origin" not in server.get("/v1/models", Origin="http://evil.example").headers
+
+
+def test_only_its_own_page_is_answered(server: Server) -> None:
+    asked = {"model": MODEL, "prompt": "a", "max_tokens": 1}
+    assert server.post("/v1/completions", asked, Origin=server.url).status_code == 200
+    for origin in ("http://evil.example", "null", "", "http://localhost:1", f"{server.url}.evil.example"):
+        answer = server.post("/v1/completions", asked, Origin=origin)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (403, "invalid_request_error")
+        assert "access-control-allow-origin" not in answer.headers
 
 
 def test_a_key_is_wanted_for_all_but_the_page_and_the_health(guarded: Server) -> None:

@@ -22,7 +22,8 @@ class Guard:
     """Wraps an application. With a key only those who know it get past the page and the health check.
 
     Without one the server is for this machine alone. A browser on it may be made to call it by a name of somebody
-    else's (DNS rebinding); so requests have to be addressed to this machine.
+    else's (DNS rebinding), or on behalf of somebody else's page; so requests have to be addressed to this machine, and
+    come from no page but its own.
     """
 
     def __init__(self, app: ASGIApp, key: str | None, count: Count) -> None:
@@ -56,6 +57,8 @@ class Guard:
         if self._key is None:
             if not _is_this_machine(headers.get("host", "")):
                 raise ApiError(403, "requests have to be addressed to localhost; others need a server with --api-key")
+            if _is_of_another_page(headers):
+                raise ApiError(403, "pages of other origins are not served; they need a server with --api-key")
         elif path not in OPEN:
             kind, _, given = headers.get("authorization", "").partition(" ")
             if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._key.encode()):
@@ -71,6 +74,12 @@ def _is_this_machine(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def _is_of_another_page(headers: Headers) -> bool:
+    """Browsers say from where they post; programs need not."""
+    origin = headers.get("origin")
+    return origin is not None and origin.partition("://")[2] != headers.get("host")
 
 
 async def _body(headers: Headers, receive: Receive) -> bytes:
