@@ -12,7 +12,7 @@ import torch
 
 from hsd_cli.decoding.dispensable import DispensableDrafter
 from hsd_cli.decoding.loop import Commit, Limits, decode
-from hsd_cli.decoding.parallel import ParallelDrafter
+from hsd_cli.decoding.parallel import ParallelDrafter, shares_of_cores
 from hsd_cli.decoding.sampling import Warper
 from hsd_cli.decoding.settings import SamplingSettings, Verification
 from hsd_cli.decoding.statistics import Statistics
@@ -36,7 +36,8 @@ from hsd_cli.runtime.device import out_of_memory
 from hsd_cli.runtime.joint import JointPasses
 from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 from hsd_cli.runtime.loading import LoadedModel
-from hsd_cli.runtime.model import CachedModel
+from hsd_cli.runtime.model import CachedModel, LanguageModel
+from hsd_cli.runtime.replicas import Replicas, replicate
 from hsd_cli.vocab.tokenizer import ModelTokenizer, Prompt, Rendered
 
 LONGEST_DRAFT = 16  # target tokens, where the length is left to the controller
@@ -55,9 +56,9 @@ class Request:
     """One text to write. ``chat=None`` uses the target's chat template if it has one.
 
     With ``lookahead=None`` drafts are as long as they pay. ``time_plain`` begins without drafts, so that it is known
-    what a plain pass takes. With ``parallel`` a drafter model drafts on while the target checks. ``written`` is what
-    the target read and wrote before, if the prompt may go on from it. With ``logprobs`` the pieces have the
-    target's own log-probabilities.
+    what a plain pass takes. With ``parallel`` a drafter model drafts on while the target checks, or ``targets`` copies
+    of it do. ``written`` is what the target read and wrote before, if the prompt may go on from it. With ``logprobs``
+    the pieces have the target's own log-probabilities.
     """
 
     prompt: Prompt
@@ -72,6 +73,7 @@ class Request:
     stops: tuple[str, ...] = ()
     time_plain: bool = False
     parallel: bool = False
+    targets: int = 1
     written: Rendered | None = None
     logprobs: bool = False
 
@@ -137,6 +139,7 @@ class Engine:
         self._target_tokenizer = ModelTokenizer.of(target)
         self._drafter_tokenizer = None if drafter is None else ModelTokenizer.of(drafter)
         self._models: dict[str, CachedModel] = {}
+        self._copies = [target]
         self._commits: Generator[Commit] | None = None
 
     def beside(self, company: Company) -> Engine:
@@ -235,8 +238,11 @@ class Engine:
         ahead = None
         if rhythm is not None and side is not None:
             ahead = ParallelDrafter(drafting, rhythm, (model.device, side.model.device), model.vocabulary_size)
+        target_at_work: LanguageModel = model
+        if ahead is not None and request.targets > 1:
+            target_at_work = self._replicas(request.targets, capacity)
         commits = decode(
-            model,
+            target_at_work,
             ahead or drafting,
             prompt,
             Limits(
@@ -252,7 +258,7 @@ class Engine:
             statistics=statistics,
             lose_drafter=drafting.lose,
         )
-        self._commits = self._forgetting_on_failure(commits if ahead is None else ahead.during(commits))
+        self._commits = self._forgetting_on_failure(commits if ahead is None else ahead.during(commits, target_at_work))
         end = None if side is None else _end_of_drafting(request, target, side)
         return Generation(rendered, verification, seed, end, self._commits, text, statistics, clock, drafting)
 
@@ -279,7 +285,19 @@ class Engine:
             greedy=request.sampling.greedy,
             fixed_length=request.lookahead is not None,
             prior=prior,
+            targets=request.targets,
         )
+
+    def _replicas(self, count: int, capacity: int) -> Replicas:
+        drafter = None if self.drafter is None else self.drafter.model.device
+        if len(self._copies) == 1:
+            self._copies = replicate(self.target, count, drafter)
+        models = [
+            self._cached("target" if number == 0 else f"target {number}", copy, capacity)
+            for number, copy in enumerate(self._copies[:count])
+        ]
+        shared = models[0].device.type == "cpu"
+        return Replicas(models, max(1, shares_of_cores()[0] // len(models)) if shared else None)
 
     def _lose_drafter(self, error: Exception) -> None:
         """Frees its cache. Raises ``HsdError`` if a drafter that fails is an error."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,8 @@ from hsd_cli.drafting.context import TranslatedContext
 from hsd_cli.drafting.protocol import Draft, Drafter
 from hsd_cli.drafting.registry import ALGORITHMS, Pair, Side
 from hsd_cli.runtime.clock import PhaseClock
+from hsd_cli.runtime.model import LanguageModel
+from hsd_cli.runtime.replicas import Replicas
 from tests.enumeration import EnumeratedRandomness, law
 from tests.laws import SETTINGS, TinyPair, exact_law, tiny_pair, token_ids
 from tests.test_losslessness import HETEROGENEOUS, ForgetsTheResidual, largest_difference, p_value
@@ -103,12 +106,12 @@ def parallel_commits(
     *,
     lookahead: int = 3,
     eos: bool = True,
-    target: TableModel | None = None,
+    target: TableModel | Replicas | None = None,
 ) -> Iterator[Commit]:
     score = Score(beats)
     pair.patience = score
     target = target or pair.target()
-    drafter = pair._drafter(algorithm, target, rule, settings, score.clock)
+    drafter = pair._drafter(algorithm, pair.target(), rule, settings, score.clock)
     return played(pair, drafter, score, rule, settings, tokens, lookahead, eos, target)
 
 
@@ -121,9 +124,10 @@ def played(
     tokens: int,
     lookahead: int,
     eos: bool,
-    target: TableModel,
+    target: TableModel | Replicas,
 ) -> Iterator[Commit]:
-    ahead = ParallelDrafter(drafter, score, (target.device, target.device), target.vocabulary_size)
+    kind = Eager if isinstance(target, Replicas) else ParallelDrafter
+    ahead = kind(drafter, score, (target.device, target.device), target.vocabulary_size)
     return ahead.during(
         decode(
             target,
@@ -135,7 +139,8 @@ def played(
             text=TextStream(pair.target_vocabulary),
             clock=PhaseClock(),
             statistics=Statistics(),
-        )
+        ),
+        target,
     )
 
 
@@ -161,6 +166,35 @@ def test_whole_texts_have_exactly_the_targets_law(
         return tuple(token_ids(parallel_commits(pair, algorithm, rule, settings, length, beats)))
 
     assert largest_difference(law(text), exact_law(pair, settings, length)) < 1e-6  # type: ignore[arg-type]
+
+
+class Eager(ParallelDrafter):
+    """Everything that can be drafted and begun beside a pass is, before that pass is over."""
+
+    def check(self, target: LanguageModel, fed: torch.Tensor, draft: Draft) -> torch.Tensor:
+        assert isinstance(target, Replicas)
+        self._go_on(draft)
+        target.start(fed.tolist())
+        for _ in range(len(target)):
+            wait([*target.under_way, *([] if self._work is None else [self._work])])
+            self._begin_passes(target)
+        return target.run(fed)
+
+
+def copies(pair: TinyPair, count: int) -> Replicas:
+    return Replicas([pair.target() for _ in range(count)])
+
+
+@pytest.mark.parametrize(("algorithm", "vocabularies"), [("tli", "heterogeneous"), ("sd", "same")])
+def test_texts_that_two_targets_check_have_exactly_the_targets_law(algorithm: str, vocabularies: str) -> None:
+    pair, settings = tiny_pair(vocabularies), SamplingSettings(1.0, top_k=2)
+
+    def text(randomness: EnumeratedRandomness) -> tuple[int, ...]:
+        rule = Rejection(randomness)  # type: ignore[arg-type]
+        target = copies(pair, 2)
+        return tuple(token_ids(parallel_commits(pair, algorithm, rule, settings, 3, [Beat(1, 1)], target=target)))
+
+    assert largest_difference(law(text), exact_law(pair, settings, 3)) < 1e-6  # type: ignore[arg-type]
 
 
 class BelievesTheGuess(Rejection):
@@ -208,6 +242,7 @@ TOKENS = st.lists(st.text("ab ", min_size=1, max_size=3), min_size=1, max_size=6
     lookahead=st.integers(1, 4),
     seed=st.integers(0, 5),
     chosen=st.sampled_from([None, *SETTINGS.values()]),
+    targets=st.integers(1, 4),
 )
 def test_a_coupled_or_greedy_text_is_plain_decodings_whatever_the_timing(
     target: list[str],
@@ -217,11 +252,39 @@ def test_a_coupled_or_greedy_text_is_plain_decodings_whatever_the_timing(
     lookahead: int,
     seed: int,
     chosen: SamplingSettings | None,
+    targets: int,
 ) -> None:
     pair = TinyPair(vocabulary([*target, "a", "b", END]), vocabulary([*drafter, "a", END]), seed=seed)
     rule, sampling = (Coupled(None), SamplingSettings()) if chosen is None else (Coupled(seed), chosen)
     plain = token_ids(pair.commits("ar", rule, sampling, 24))
-    assert token_ids(parallel_commits(pair, algorithm, rule, sampling, 24, beats, lookahead=lookahead)) == plain
+    target = pair.target() if targets == 1 else copies(pair, targets)
+    commits = parallel_commits(pair, algorithm, rule, sampling, 24, beats, lookahead=lookahead, target=target)
+    assert token_ids(commits) == plain
+
+
+class Wrong(Replicas):
+    """Takes all that a copy has read for the text."""
+
+    def rollback(self, length: int) -> None:
+        super().rollback(length)
+        wait(self.under_way)
+        for copy in self._copies:
+            copy.agreed = copy.model.length
+
+
+@pytest.mark.parametrize(("kind", "right"), [(Replicas, True), (Wrong, False)])
+def test_what_a_copy_read_of_a_refused_draft_is_taken_back(kind: type[Replicas], right: bool) -> None:
+    model = TableModel(5, seed=1, order=6)
+    target = kind([TableModel(5, seed=1, order=6) for _ in range(2)])
+    target.begin([1, 2, 3])
+    target.prefill([1, 2])
+    target.run(torch.tensor([3, 1, 1, 1]))
+    target.rollback(4)  # the last two were refused
+    assert target.ahead([1, 2, 3, 1, 2, 2, 3], 1)
+    target.run(torch.tensor([2, 2]))
+    logits = target.run(torch.tensor([3]))
+    assert logits[0].equal(model.logits_after([1, 2, 3, 1, 2, 2, 3])) == right
+    target.close()
 
 
 CHARACTERS = ["a", "b", " ", "<0xE3>", "<0x81>", "<0x82>", "ab a"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,35 @@ def ids_of(generation: Generation) -> list[int]:
 def written(engine: Engine, **settings: Any) -> tuple[list[int], Generation]:
     generation = engine.generate(Request("a", max_new_tokens=30, **settings))
     return ids_of(generation), generation
+
+
+@pytest.mark.parametrize("targets", [2, 3])
+@pytest.mark.parametrize("settings", [SamplingSettings(), SamplingSettings(0.8)], ids=["greedy", "sampled"])
+def test_the_text_is_the_same_with_several_targets(
+    pair: tuple[LoadedModel, LoadedModel], targets: int, settings: SamplingSettings
+) -> None:
+    engine = Engine(*pair)
+    request = {"max_new_tokens": 40, "sampling": settings, "seed": 4}
+    plain = ids_of(engine.generate(Request(BEGINNING, algorithm="ar", **request)))
+    for _ in range(2):
+        asked = Request(BEGINNING, algorithm="slem", lookahead=3, parallel=True, targets=targets, **request)
+        assert ids_of(engine.generate(asked)) == plain
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("drafter", "target"))]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--targets", 2], "hsd: --targets is about --parallel; add it\n"),
+        (
+            ["--targets", 2, "--parallel", "--device-map", "auto"],
+            "hsd: --device-map places the target by itself; leave --targets out\n",
+        ),
+    ],
+)
+def test_several_targets_need_parallel_drafting_and_whole_models(options: list[object], said: str) -> None:
+    done = hsd("generate", *options, "a")
+    assert (done.code, done.out, done.err) == (2, "", said)
 
 
 @pytest.mark.parametrize("algorithm", ["auto", "slem", "slrs", "tli", "union", "lookup"])

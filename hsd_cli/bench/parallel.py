@@ -66,7 +66,9 @@ def main() -> None:
         sampling=SamplingSettings(options.temperature),
     )
     plain, ahead = replace(request, algorithm="ar", lookahead=None), replace(request, parallel=True)
+    two = replace(ahead, targets=2)
     contenders = {"plain": (plain, threads), BASELINE: (request, threads), "in parallel": (ahead, threads)}
+    contenders["in parallel, two targets"] = (two, threads)
     if target.model.device.type == drafter.model.device.type == "cpu" and fewer < threads:
         contenders["in turns, with fewer threads"] = (request, fewer)
     prompts = shipped("code", options.prompts)[0].prompts

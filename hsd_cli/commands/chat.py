@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hsd_cli.runtime.loading import LoadedModel
 
 
-@in_groups(without=("tensor_parallel", "parallel"))
+@in_groups(without=("tensor_parallel", "parallel", "targets"))
 def chat(
     ctx: typer.Context,
     *,

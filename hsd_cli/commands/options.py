@@ -196,6 +196,15 @@ class Drafting:
             "then keeps to one algorithm.",
         ),
     ] = False
+    targets: Annotated[
+        int,
+        _drafting(
+            min=1,
+            max=8,
+            help="Copies of the target that check drafts at the same time, with --parallel: on further GPUs, else they "
+            "share the device and the weights.",
+        ),
+    ] = 1
     strict: Annotated[
         bool,
         _drafting(

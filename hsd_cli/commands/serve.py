@@ -19,7 +19,7 @@ SERVER = "Server"
 KEY = "HSD_API_KEY"
 
 
-@in_groups(without=("device_map", "tensor_parallel", "verification", "parallel"))
+@in_groups(without=("device_map", "tensor_parallel", "verification", "parallel", "targets"))
 def serve(
     *,
     models: options.Models,

@@ -50,6 +50,9 @@ def verify(
     temperature: Annotated[float, typer.Option(help="Of the sampled texts.")] = 1.0,
     lookahead: Annotated[int, typer.Option(min=1, help="Target tokens to draft per iteration.")] = 4,
     parallel: Annotated[bool, typer.Option("--parallel", help="Draft on while the target checks.")] = False,
+    targets: Annotated[
+        int, typer.Option(min=1, max=8, help="Copies of the target that check at the same time, with --parallel.")
+    ] = 1,
     seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="Another seed, other texts.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")] = "auto",
     dtype: Annotated[options.Dtype, typer.Option(help="Number format of the weights.")] = "auto",
@@ -85,6 +88,8 @@ def verify(
     """
     if SamplingSettings(temperature).greedy:
         raise UsageError("--temperature must be above 0; greedy text is compared anyway")
+    if targets > 1 and not parallel:
+        raise UsageError("--targets is about --parallel; add it")
     chosen = PROMPTS if prompts is None else _read_prompts(prompts)
     ensure_downloaded((target, drafter), pull, quiet, trust_remote_code)
 
@@ -101,7 +106,7 @@ def verify(
     from hsd_cli.ui.verify_table import print_verification
 
     algorithms = drafting_algorithms(algorithm or [])
-    plan = Plan(chosen, algorithms, max_new_tokens, lookahead, samples, temperature, seed, parallel)
+    plan = Plan(chosen, algorithms, max_new_tokens, lookahead, samples, temperature, seed, parallel, targets)
     # Shown on terminals only, and gone afterwards.
     with Console(stderr=True, quiet=quiet).status("loading") as status:
         engine = Engine(

@@ -158,7 +158,7 @@ def _verify_what_fits(
             return draft, *_verify(target, draft, rule, warper, text, ahead)
         except torch.OutOfMemoryError as error:
             if ahead is not None:
-                ahead.wait()
+                ahead.drop()
             if not len(draft) and not lose_drafter(error):
                 raise
         draft = draft.first(len(draft) // 2)
@@ -179,9 +179,7 @@ def _verify(
     pending = upload(text[-1:], target.device)
     # Void proposals need some id to occupy their place; what the target says after them is never used.
     fed = torch.cat([pending, draft.tokens.clamp(max=target.vocabulary_size - 1)])
-    if ahead is not None:
-        ahead.go_on(draft)
-    predicted = target.run(fed)
+    predicted = target.run(fed) if ahead is None else ahead.check(target, fed, draft)
     logits = warper.logits(predicted, draft.tokens)
     verdict = rule.verify(logits, draft if ahead is None else draft.followed_by(ahead.guess()), len(text))
     accepted, own, sound, *proposed = to_host(torch.cat([verdict, draft.tokens]))  # the one wait for the device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -13,6 +14,7 @@ from hsd_cli.vocab.vocabulary import Vocabulary
 # How far back the last word's beginning is looked for, and how far to go back in text without spaces, in tokens.
 WORD_SEARCH = 8
 UNSPACED_BACK_UP = 3
+COMMITS_BACK = 16  # that can be taken back: more than are ever guessed
 # The same in tokens, and in bytes, for drafters that write a word's beginning or end in tokens of its own.
 LONGEST_WORD = 64
 SPACES = (b" ", b"\n", b"\t", b"\r")
@@ -30,7 +32,7 @@ class Context(Protocol):
         """
 
     def undo(self) -> None:
-        """Takes the last ``commit`` back."""
+        """Takes the last ``commit`` back that was not; up to ``COMMITS_BACK`` of them."""
 
 
 class MirroredContext:
@@ -39,16 +41,16 @@ class MirroredContext:
     def __init__(self, prompt: Sequence[int], size: int) -> None:
         self._last = size - 1
         self.ids = [min(token, self._last) for token in prompt]
-        self._before = len(self.ids)
+        self._before: deque[int] = deque(maxlen=COMMITS_BACK)
 
     def commit(self, tokens: Sequence[int], drafted: Sequence[int]) -> int:
-        self._before = len(self.ids)
-        unchanged = self._before + common_prefix(tokens, drafted)
+        self._before.append(len(self.ids))
+        unchanged = len(self.ids) + common_prefix(tokens, drafted)
         self.ids.extend(min(token, self._last) for token in tokens)
         return unchanged
 
     def undo(self) -> None:
-        del self.ids[self._before :]
+        del self.ids[self._before.pop() :]
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,10 @@ class TranslatedContext:
         self._word, self._word_ids = b"", 0  # what the last ids stand for, if they do not spell it, and their number
         self._search = WORD_SEARCH if drafter.text_bytes(drafter.encode(b"ab")) == b"ab" else LONGEST_WORD
         self.ids = list(prompt)
-        self._before = self._state(len(self.ids))
+        self._before: deque[_State] = deque(maxlen=COMMITS_BACK)
 
     def commit(self, tokens: Sequence[int], drafted: Sequence[int]) -> int:
-        self._before = self._state(len(self.ids))
+        self._before.append(self._state(len(self.ids)))
         new = self._pending + self._target.text_bytes(tokens)
         confirmed, read = self._confirmed(drafted, new)
         before = len(self.ids)
@@ -95,13 +97,13 @@ class TranslatedContext:
         if not readable:
             return len(self.ids)
         start = len(self.ids) - self._word_ids if self._word else self._unfinished_word()
-        self._before = replace(self._before, kept=min(start, before), changed=self.ids[start:before])
+        self._before[-1] = replace(self._before[-1], kept=min(start, before), changed=self.ids[start:before])
         old = self.ids[start:]
         self.ids[start:] = self._encode((self._word or self._drafter.text_bytes(old)) + readable)
         return min(start + common_prefix(old, self.ids[start:]), before + confirmed)
 
     def undo(self) -> None:
-        before = self._before
+        before = self._before.pop()
         self.ids[before.kept :] = before.changed
         self._pending, self._word, self._word_ids = before.pending, before.word, before.word_ids
 

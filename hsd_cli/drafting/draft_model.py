@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
-from hsd_cli.drafting.context import Context
+from hsd_cli.drafting.context import COMMITS_BACK, Context
 from hsd_cli.drafting.protocol import Warp
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.clock import PhaseClock
@@ -48,7 +49,7 @@ class Patience(Protocol):
 
 @dataclass(frozen=True)
 class _Followed:
-    """How the text was last followed: the target ids ``tokens`` from ``start`` on, which were checked against
+    """How the text was followed once: the target ids ``tokens`` from ``start`` on, which were checked against
     ``drafted``. Of the ids before them and ``drafted`` the first ``unchanged`` stayed.
     """
 
@@ -85,7 +86,7 @@ class DraftModel:
         self._patience = patience
         self._graphs = graphs
         self._followed = self._start = prompt_length
-        self._last: _Followed | None = None
+        self._past: deque[_Followed] = deque(maxlen=COMMITS_BACK)
         self._own_start = len(context.ids)
         self._guess = steps_per_token
         warp.follow(context.ids, 0)
@@ -136,7 +137,7 @@ class DraftModel:
     def _follow(self, text: Sequence[int]) -> None:
         """Reads the target ids that were appended since the last draft; what they confirm of it stays in the cache.
 
-        Those of the last time are taken back if there are others in their place now.
+        Those of the last times are taken back if there are others in their place now.
         """
         kept = self._take_back(text)
         new = text[self._followed :]
@@ -149,22 +150,24 @@ class DraftModel:
             self._patience.learn(max(0, unchanged - before))
         if kept is not None:
             unchanged = min(unchanged, kept)
-        self._last = _Followed(self._followed, new, self.drafted, unchanged)
+        self._past.append(_Followed(self._followed, new, self.drafted, unchanged))
         self._followed = len(text)
         self.drafted = self.drafted[:0]
         self.warp.follow(self._context.ids, unchanged)
         self.model.rollback(min(self.model.length, unchanged))
 
     def _take_back(self, text: Sequence[int]) -> int | None:
-        """Goes back before the ids that were followed last if they are not in ``text``. Then it returns how many of the
+        """Goes back before the first ids followed lately that are not in ``text``. Then it returns how many of the
         leading ids of context and draft the cache still has.
         """
-        last = self._last
-        if last is None or text[last.start : self._followed] == last.tokens:
+        is_there = [text[each.start : each.start + len(each.tokens)] == each.tokens for each in self._past]
+        if all(is_there):
             return None
-        self._context.undo()
-        self._followed, self.drafted = last.start, last.drafted
-        return last.unchanged
+        wrong = [self._past.pop() for _ in is_there[is_there.index(False) :]]
+        for each in wrong:
+            self._context.undo()
+            self._followed, self.drafted = each.start, each.drafted
+        return min(each.unchanged for each in wrong)
 
     def _drafted_ids(self) -> list[int]:
         """Raises ``HsdError`` if they were drawn from what are no numbers: one look at the device tells both."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from itertools import takewhile
 from math import isnan
 
@@ -14,6 +14,7 @@ from hsd_cli.runtime.host import to_host
 BUCKETS = 10
 TRUST = 0.2  # in the drafter's own probability, before it was compared with what came of it
 PRIOR_WEIGHT = 4.0  # observations that the first forecast of acceptance is worth
+DRAFTS = 16  # that may yet be heard of
 MEMORY = 0.98  # of earlier observations, per draft: texts change
 
 
@@ -67,15 +68,15 @@ class Pace:
         self._current = Calibration()
         self._confidences: list[torch.Tensor] = []
         self._planned = False
-        self._previous = self._current, self._confidences
+        self._drafts = deque([(self._current, self._confidences)] * 2, maxlen=DRAFTS)
         self._reach = 1.0
         self._worth = 0.0
         self._price = 0.0
 
     def begin(self, algorithm: str, seconds_per_token: float, waited_for: bool = True) -> None:
         """Called before each draft, with what a token takes now. Drafting costs nothing if nobody waits."""
-        self._previous = self._current, self._confidences
         self._current, self._confidences = self._calibrations[algorithm], []
+        self._drafts.append((self._current, self._confidences))
         self._planned = False
         self._reach = 1.0
         self._worth = seconds_per_token
@@ -102,7 +103,8 @@ class Pace:
 
     def withdraw(self) -> None:
         """Nothing will become of the last draft: the next to be heard of is the one before it."""
-        self._current, self._confidences = self._previous
+        self._drafts.pop()
+        self._current, self._confidences = self._drafts[-1]
 
     @property
     def acceptance(self) -> float:
@@ -114,8 +116,8 @@ class Pace:
         """Drafter steps of the current draft."""
         return len(self._confidences)
 
-    def learn(self, confirmed: int) -> None:
-        """A drafter hears of its last draft's fate when it is asked for the next one."""
-        calibration, confidences = self._previous
+    def learn(self, confirmed: int, back: int = 1) -> None:
+        """A drafter hears of its last draft's fate when it is asked for the next one: it is one draft ``back``."""
+        calibration, confidences = self._drafts[-1 - back]
         values: list[float] = to_host(torch.stack(confidences)) if confidences else []
         calibration.learn(list(takewhile(lambda sure: not isnan(sure), values)), confirmed)

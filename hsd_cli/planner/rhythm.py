@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from time import perf_counter
 
 import torch
@@ -24,20 +25,24 @@ class DraftingRhythm:
     another step would outlast the pass, and where checking another token costs more than it brings. A drafter whose
     steps take longer than passes is tried now and then. With ``fixed_length`` only the end of the pass counts, and the
     target always waits. ``clock`` is the drafter's.
+
+    Of several ``targets`` another one begins with each draft, so that these take an even share of a pass.
     """
 
-    def __init__(self, algorithm: str, costs: Costs, clock: PhaseClock, fixed_length: bool) -> None:
+    def __init__(self, algorithm: str, costs: Costs, clock: PhaseClock, fixed_length: bool, targets: int = 1) -> None:
         self._algorithm = algorithm
         self._costs = costs
         self.clock = clock
         self._fixed_length = fixed_length
+        self._targets = targets
         self._pace = Pace(costs, fixed_length)
         self._width = 0
         self._ends = self._step = self._drafting = 0.0
         self._drafts = self._undrafted = self._settlings = self._reconsidered = 0
         self._waiting_pays = True
         self._interrupted = False
-        self._confirmed: int | None = None
+        # Of each draft beside a pass whose fate is open, the oldest first: what it says of the one before.
+        self._confirmed: deque[int | None] = deque()
         self._tokens = self._seconds = 0.0
         self._settled: float | None = None
 
@@ -67,9 +72,10 @@ class DraftingRhythm:
         self._undrafted = 0
         self._width = width
         self._interrupted = False
-        self._confirmed = None
+        if width:
+            self._confirmed.append(None)
         self._step = self._costs.step(self._algorithm)
-        self._ends = perf_counter() + self._costs.verification(width)
+        self._ends = perf_counter() + self._costs.verification(width) / self._targets
         at_most = self._costs.verification(1)
         worth = min(at_most, self._seconds / self._tokens) if self._tokens else at_most
         self._pace.begin(self._algorithm, worth, waited_for=width == 0)
@@ -83,10 +89,14 @@ class DraftingRhythm:
     def settle(self, tokens: int, upheld: bool | None) -> None:
         self._settlings += 1
         self._undrafted += 1
-        if upheld and self._confirmed is not None:
-            self._pace.learn(self._confirmed)
+        if upheld:
+            confirmed = self._confirmed.popleft()
+            if confirmed is not None:
+                self._pace.learn(confirmed, back=len(self._confirmed) + 1)
         elif upheld is False:
-            self._pace.withdraw()
+            for _ in self._confirmed:
+                self._pace.withdraw()
+            self._confirmed.clear()
         now = perf_counter()
         if self._settled is not None:
             self._tokens = MEMORY * self._tokens + tokens
@@ -104,7 +114,7 @@ class DraftingRhythm:
     def learn(self, confirmed: int) -> None:
         """What the guess behind which a draft is made says of the one before, is true if the guess is."""
         if self._width:
-            self._confirmed = confirmed
+            self._confirmed[-1] = confirmed
         else:
             self._pace.learn(confirmed)
 

@@ -71,16 +71,17 @@ def make_drafter(
 
 
 def make_parallel_drafter(
-    algorithm: str, pair: Pair, costs: Costs, *, greedy: bool, fixed_length: bool, prior: Prior
+    algorithm: str, pair: Pair, costs: Costs, *, greedy: bool, fixed_length: bool, prior: Prior, targets: int = 1
 ) -> tuple[Drafter, DraftingRhythm]:
-    """To work beside the target; `auto` is the algorithm of which most was accepted, else the best guess.
+    """To work beside the target, or ``targets`` copies of it; `auto` is the algorithm of which most was accepted, else
+    the best guess.
 
     Raises ``UsageError`` where the algorithm does not suit the pair.
     """
     if algorithm == "auto":
         names = candidates(pair.target.vocabulary, pair.drafter.vocabulary, greedy)
         algorithm = max(names, key=lambda name: prior.acceptance.get(name, 0.0))
-    rhythm = DraftingRhythm(algorithm, costs, pair.clock, fixed_length)
+    rhythm = DraftingRhythm(algorithm, costs, pair.clock, fixed_length, targets)
     return _make(algorithm, replace(pair, patience=rhythm)), rhythm
 
 

@@ -81,8 +81,7 @@ class DenseDecoder:
         self._eps = torch.tensor(stack.epsilon)
         # There is no kernel for attention with a softcap; in steps it is computed as rows.
         self._few = FEW if stack.softcap is None else sys.maxsize
-        self._angles: dict[str, Turn] = {}
-        self._known = 0  # positions
+        self._angles: tuple[int, Angles] = 0, {}  # with for how many positions: threads may read at the same time
 
     @property
     def depth(self) -> int:
@@ -250,15 +249,17 @@ class DenseDecoder:
 
     def angles(self, count: int) -> Angles:
         """For at least the first ``count`` positions; the sines have the sign of the half they go to."""
-        if count > self._known:
-            self._known = max(FIRST_ANGLES, 2 * count)
+        known, angles = self._angles
+        if count > known:
+            known = max(FIRST_ANGLES, 2 * count)
             kinds = {layer.rotary for layer in self._stack.layers if layer.rotary is not None}
-            self._angles = {kind: self._turn(kind) for kind in kinds}
-        return self._angles
+            angles = {kind: self._turn(kind, known) for kind in kinds}
+            self._angles = known, angles
+        return angles
 
-    def _turn(self, kind: str) -> Turn:
+    def _turn(self, kind: str, count: int) -> Turn:
         embeddings = self._stack.embeddings
-        places = torch.arange(self._known, device=embeddings.device)
+        places = torch.arange(count, device=embeddings.device)
         if self._stack.longest is not None:
             places.clamp_(max=self._stack.longest - 1)  # no text gets there, but padding and spare room do
         cos, sin = self._stack.rotary(embeddings, places[None], *([kind] if kind else []))

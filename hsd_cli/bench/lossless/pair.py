@@ -30,6 +30,7 @@ class Plan:
     temperature: float
     seed: int
     parallel: bool = False
+    targets: int = 1
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class PairUnderTest:
                 verification=verification,
                 seed=seed,
                 parallel=self.plan.parallel,
+                targets=self.plan.targets,
             )
         )
         ids: list[int] = []
