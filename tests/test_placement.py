@@ -90,7 +90,7 @@ def test_every_cache_rolls_back_in_parts(kind: str, tmp_path: Path) -> None:
         reader.begin(first.tolist())
         reader.run(first)
         reader.rollback(25)
-    assert torch.equal(parts.run(second), whole.run(second))
+    torch.testing.assert_close(parts.run(second), whole.run(second))  # not equal: only what is whole has a lean pass
 
 
 def test_where_everything_fits_the_map_changes_nothing(loaded: Callable[[str], LoadedModel]) -> None:
