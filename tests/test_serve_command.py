@@ -15,11 +15,13 @@ import openai
 import pytest
 import torch
 from openai import OpenAI
+from pydantic import ValidationError
 
 from hsd_cli.batch.records import derived_seed
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.engine import Engine, Request
 from hsd_cli.runtime.loading import load_model
+from hsd_cli.serve.schema import ChatRequest
 from tests.cli import LETTERS, checkpoint, hsd
 from tests.serving import LIMIT, Server, raw_request
 
@@ -264,6 +266,21 @@ def test_what_cannot_be_served_is_said(
     error = answer.json()["error"]
     assert (answer.status_code, error["type"], error["param"]) == (status, "invalid_request_error", param)
     assert message is None or error["message"] == message
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{}] * 1000,
+        [{"role": "user", "content": [{}] * 1000}],
+        [{"role": "user", "content": "a"} | {f"key{i}": 1 for i in range(1000)}],
+    ],
+    ids=["messages", "parts", "unknown members"],
+)
+def test_a_body_full_of_mistakes_costs_no_more_than_one(messages: list[Any]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        ChatRequest.model_validate({"model": MODEL, "messages": messages})
+    assert refused.value.error_count() < 5
 
 
 def test_what_asks_for_nothing_is_no_error(server: Server) -> None:

@@ -19,7 +19,7 @@ SERVER = "Server"
 KEY = "HSD_API_KEY"
 
 
-@in_groups(without=("device_map", "tensor_parallel", "verification", "parallel", "targets"))
+@in_groups(without=("device_map", "tensor_parallel", "parallel", "targets"))
 def serve(
     *,
     models: options.Models,
@@ -110,7 +110,12 @@ def serve(
                 return BatchEngine(loaded, batch_size or texts_that_fit(loaded.target, loaded.drafter))
 
             base = Request(
-                "a", chat=False, algorithm=drafting.algorithm, lookahead=drafting.lookahead, max_new_tokens=2
+                "a",
+                chat=False,
+                algorithm=drafting.algorithm,
+                lookahead=drafting.lookahead,
+                verification=drafting.verification,
+                max_new_tokens=2,
             )
             worker = Worker(make_engine, base, queue, say)
             worker.start()

@@ -44,19 +44,26 @@ IGNORED = {
     "prediction", "parallel_tool_calls",
 }  # fmt: skip
 
+# Lists fail fast: a body has room for a million bad members, and each would be an error to write down.
 PromptText = Annotated[str, Field(min_length=1)]
 StopString = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class Strict(BaseModel):
-    """An object without unknown members. One that is ``null`` says nothing."""
+    """An object without unknown members, of which the first is one error and not each. One that is ``null`` says
+    nothing."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod
     def _without_null(cls, given: Any) -> Any:
-        return {key: value for key, value in given.items() if value is not None} if isinstance(given, dict) else given
+        if not isinstance(given, dict):
+            return given
+        said = {key: value for key, value in given.items() if value is not None}
+        for further in [key for key in said if key not in cls.model_fields][1:]:
+            del said[further]
+        return said
 
 
 class StreamOptions(Strict):
@@ -136,7 +143,7 @@ class Asked(Strict):
 class CompletionRequest(Asked):
     """``POST /v1/completions``. Of log-probabilities there are those of the tokens that were written: ``0``."""
 
-    prompt: PromptText | Annotated[list[PromptText], Field(min_length=1, max_length=MOST_TEXTS)]
+    prompt: PromptText | Annotated[list[PromptText], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)]
     logprobs: int | None = None
 
     @field_validator("prompt", mode="before")
@@ -173,7 +180,7 @@ class TextPart(Strict):
 
 class Message(Strict):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
     name: str | None = None
     refusal: None = None
 
@@ -187,7 +194,7 @@ class Message(Strict):
 class ChatRequest(Asked):
     """``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool = False
 
