@@ -10,6 +10,7 @@ from collections.abc import Callable
 import uvicorn
 from fastapi import FastAPI
 
+from hsd_cli.serve.connection import PunctualConnection
 from hsd_cli.serve.worker import Worker
 
 MOST_CONNECTIONS = 1000  # beyond it the answer is 503; far below what a process may have open
@@ -23,7 +24,7 @@ def serve(app: FastAPI, listening: socket.socket, worker: Worker, grace: float, 
     """
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=PunctualConnection,
         ws="none",
         lifespan="off",
         log_config=None,
