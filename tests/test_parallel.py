@@ -287,6 +287,7 @@ def test_what_a_copy_read_of_a_refused_draft_is_taken_back(kind: type[Replicas],
     target.close()
 
 
+SOME = st.lists(st.integers(1, 3), min_size=1, max_size=4)
 CHARACTERS = ["a", "b", " ", "<0xE3>", "<0x81>", "<0x82>", "ab a"]
 COMMITS = st.tuples(st.lists(st.integers(1, len(CHARACTERS)), max_size=6), st.lists(st.integers(1, 3), max_size=4))
 
@@ -294,35 +295,40 @@ COMMITS = st.tuples(st.lists(st.integers(1, len(CHARACTERS)), max_size=6), st.li
 @settings(deadline=None)
 @given(
     names=st.lists(st.text("ab \N{HIRAGANA LETTER A}", min_size=1, max_size=4), min_size=2, max_size=6, unique=True),
-    steps=st.lists(st.tuples(COMMITS, COMMITS), max_size=6),
+    steps=st.lists(st.tuples(COMMITS, st.lists(COMMITS, min_size=1, max_size=3)), max_size=6),
 )
-def test_the_drafters_view_of_a_guess_is_taken_back(names: list[str], steps: list[Any]) -> None:
+def test_the_drafters_view_of_guesses_is_taken_back(names: list[str], steps: list[Any]) -> None:
     drafter, target = vocabulary(["a\n", *names]), vocabulary(CHARACTERS)
     sure, guessing = (TranslatedContext(drafter, target, [1]) for _ in range(2))
-    for committed, guess in steps:
+    for committed, guesses in steps:
         assert guessing.commit(*committed) == sure.commit(*committed)
-        guessing.commit(*guess)
-        guessing.undo()
+        for guess in guesses:
+            guessing.commit(*guess)
+        for _ in guesses:
+            guessing.undo()
         assert guessing.ids == sure.ids
 
 
 @settings(deadline=None)
 @given(
     algorithm=st.sampled_from(["sd", "slem", "slrs", "tli", "union"]),
-    steps=st.lists(st.tuples(*[st.lists(st.integers(1, 3), min_size=1, max_size=4)] * 2), min_size=1, max_size=5),
+    steps=st.lists(st.tuples(SOME, st.lists(SOME, min_size=1, max_size=3)), min_size=1, max_size=5),
 )
-def test_after_a_wrong_guess_it_drafts_as_if_it_had_never_guessed(algorithm: str, steps: list[Any]) -> None:
+def test_after_wrong_guesses_it_drafts_as_if_it_had_never_guessed(algorithm: str, steps: list[Any]) -> None:
     pair, sampling = tiny_pair("same" if algorithm == "sd" else "heterogeneous"), SETTINGS["repetition penalty"]
     pair.patience = Score([Beat(0, 3)], left=99)
     sure, guessing = (pair._drafter(algorithm, pair.target(), Coupled(3), sampling, PhaseClock()) for _ in range(2))
     text = pair.prompt
-    for new, guess in steps:
+    for new, guesses in steps:
         text = [*text, *new]
         drafts = sure.draft(text, 3), guessing.draft(text, 3)
         assert drafts[0].tokens.tolist() == drafts[1].tokens.tolist()
         if drafts[0].psi is not None and drafts[1].psi is not None:
             assert drafts[0].psi.equal(drafts[1].psi)
-        guessing.draft([*text, 3, *guess], 2)
+        guessed = [*text, 3]
+        for guess in guesses:  # each behind the one before
+            guessed = [*guessed, *guess]
+            guessing.draft(guessed, 2)
         text = [*text, 2]
 
 

@@ -32,8 +32,10 @@ def costs_of(step: float, marginal: float = 0.0) -> Costs:
     return costs
 
 
-def rhythm_of(step: float, *, fixed_length: bool = False, marginal: float = 0.0, drafts: int = 0) -> DraftingRhythm:
-    rhythm = DraftingRhythm("x", costs_of(step, marginal), PhaseClock(), fixed_length)
+def rhythm_of(
+    step: float, *, fixed_length: bool = False, marginal: float = 0.0, drafts: int = 0, targets: int = 1
+) -> DraftingRhythm:
+    rhythm = DraftingRhythm("x", costs_of(step, marginal), PhaseClock(), fixed_length, targets)
     for _ in range(drafts):
         rhythm.begin(0)
     return rhythm
@@ -58,6 +60,10 @@ def test_beside_a_pass_no_step_is_begun_that_would_outlast_it(
 ) -> None:
     rhythm = rhythm_of(step, fixed_length=fixed_length)
     assert steps_beside_a_pass(rhythm, now, step) == steps
+
+
+def test_several_targets_begin_at_even_distances(now: list[float]) -> None:
+    assert steps_beside_a_pass(rhythm_of(0.12, targets=2), now, 0.12) == 4
 
 
 def test_the_end_of_the_pass_ends_the_draft(now: list[float]) -> None:
@@ -159,3 +165,24 @@ def test_nothing_is_learned_twice() -> None:
     drafted(rhythm, 2, 2)  # behind a text that says nothing of the draft before
     rhythm.settle(2, upheld=True)
     assert acceptance(rhythm) == acceptance_after((3, 3))
+
+
+def test_of_several_guesses_in_a_row_the_oldest_is_heard_of_first() -> None:
+    rhythm = rhythm_of(0.01, targets=3)
+    drafted(rhythm, 0, 3)
+    drafted(rhythm, 4, 2, learned=3)
+    drafted(rhythm, 3, 5, learned=2)  # behind the one before, which is being checked as well
+    rhythm.settle(4, upheld=True)
+    assert acceptance(rhythm) == acceptance_after((3, 3))
+    rhythm.settle(3, upheld=True)
+    assert acceptance(rhythm) == pytest.approx(acceptance_after((3, 3), (2, 2)))
+
+
+def test_of_a_wrong_guess_and_what_followed_nothing_is_learned() -> None:
+    rhythm = rhythm_of(0.01, targets=3)
+    drafted(rhythm, 0, 3)
+    drafted(rhythm, 4, 2, learned=3)
+    drafted(rhythm, 3, 5, learned=2)
+    rhythm.settle(2, upheld=False)
+    drafted(rhythm, 0, 3, learned=1)  # of the first draft
+    assert acceptance(rhythm) == acceptance_after((3, 1))

@@ -127,6 +127,19 @@ def test_logprobs_are_the_targets_own_whatever_the_sampling(client: OpenAI) -> N
     assert [offset for chunk in chunks if chunk for offset in chunk.text_offset or []] == choice.logprobs.text_offset
 
 
+def test_drafts_are_checked_as_the_server_was_told() -> None:
+    target, drafter = (load_model(f"embedded:{role}", "cpu", "float32", None, "auto") for role in ("target", "drafter"))
+    settings: dict[str, Any] = {"algorithm": "slem", "lookahead": 4, "sampling": SamplingSettings(1.0), "seed": 7}
+    texts = []
+    for rule in ("rejection", "coupled"):
+        request = Request(PROMPT, chat=False, max_new_tokens=30, verification=rule, **settings)  # type: ignore[arg-type]
+        texts.append("".join(commit.text for commit in Engine(target, drafter).generate(request).commits))
+    assert texts[0] != texts[1]
+    with Server("-a", "slem", "--lookahead", 4, "--verification", "rejection", fork=True) as rejecting:
+        asked: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "max_tokens": 30, "seed": 7}
+        assert rejecting.openai.completions.create(**asked).choices[0].text == texts[0]
+
+
 def test_a_chat_is_answered_through_the_template(guarded: Server, endless: str) -> None:
     client = guarded.openai
     messages: list[Any] = [
@@ -224,7 +237,7 @@ def test_each_choice_of_a_chat_begins_with_its_role(guarded: Server, endless: st
 
 
 def test_no_request_may_ask_for_more_texts_than_there_is_room_for(guarded: Server, endless: str) -> None:
-    with pytest.raises(openai.BadRequestError, match="3 texts; a request may ask this server for 2"):
+    with pytest.raises(openai.BadRequestError, match="these are 3 texts; a request may ask this server for 2"):
         guarded.openai.completions.create(model=endless, prompt=["a", "b", "c"])
 
 
@@ -238,7 +251,7 @@ def test_no_request_may_ask_for_more_texts_than_there_is_room_for(guarded: Serve
         ({"n": 129}, 400, "n", "n: Input should be less than or equal to 128"),
         (
             {"n": 3, "prompt": ["a"] * 100}, 400, "n",
-            "3 choices for each prompt are 300 texts; a request may ask this server for 128",
+            "these are 300 texts; a request may ask this server for 128",
         ),
         ({"logit_bias": {"5": 1}}, 400, "logit_bias", "logit_bias is not supported; leave it out or give {}"),
         ({"suffix": "x"}, 400, "suffix", 'suffix is not supported; leave it out or give ""'),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
@@ -15,6 +14,7 @@ from hsd_cli.drafting.protocol import Draft, Drafter
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.model import LanguageModel
 from hsd_cli.runtime.replicas import Replicas
+from hsd_cli.runtime.side_stream import SideStream
 
 CORES_PER_DRAFTERS = 4  # cores, for each that the drafter gets; it gets one in any case
 T = TypeVar("T")
@@ -76,14 +76,14 @@ class ParallelDrafter:
         """``devices``: the target's and the drafter's. ``size``: of the target's vocabulary."""
         self._drafter = drafter
         self._rhythm = rhythm
-        self._target_device, self._device = devices
+        self._target_device, drafting_device = devices
         self._size = size
         self._nothing = Draft(torch.empty(0, dtype=torch.int64, device=self._target_device))
         self._threads = drafters = torch.get_num_threads()
         if devices[0].type == devices[1].type == "cpu":
             self._threads, drafters = shares_of_cores()
         self._thread = ThreadPoolExecutor(1, "drafter", torch.set_num_threads, (drafters,))
-        self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
+        self._stream = SideStream(drafting_device)
         self._text: list[int] = []  # as the drafter has it: what was committed, and behind it the guess
         self._committed = 0
         self._lookahead = 0
@@ -227,15 +227,5 @@ class ParallelDrafter:
 
     def _run(self, lookahead: int) -> Draft:
         """In the drafter's thread."""
-        with torch.inference_mode(), self._own_stream(), self._rhythm.clock.phase("draft"):
+        with torch.inference_mode(), self._stream.work(), self._rhythm.clock.phase("draft"):
             return self._drafter.draft(self._text, lookahead)
-
-    @contextmanager
-    def _own_stream(self) -> Iterator[None]:
-        """Whose work is done at the end: the target's stream may read what came of it."""
-        if self._stream is None:
-            yield
-            return
-        with torch.cuda.stream(self._stream):
-            yield
-            self._stream.synchronize()

@@ -16,6 +16,7 @@ from hsd_cli.runtime.device import upload
 from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 from hsd_cli.runtime.loading import LoadedModel, load_model
 from hsd_cli.runtime.model import LanguageModel, common_prefix
+from hsd_cli.runtime.side_stream import SideStream
 
 READ_ALONG = 64  # tokens that a copy is behind by are read in the pass that needs them, more in passes of their own
 
@@ -31,7 +32,7 @@ class _Copy:
         self.agreed = 0
         setup = () if threads is None else (torch.set_num_threads, (threads,))
         self.thread = ThreadPoolExecutor(1, "target", *setup)
-        self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
+        self._stream = SideStream(model.device)
 
     # Both are for the copy's thread. What was read and the first ``agreed`` of ``ids`` are known to begin alike.
 
@@ -58,21 +59,11 @@ class _Copy:
         self.model.rollback(min(agreed, most))
         self.ids[self.model.length :] = ids[self.model.length :]
         try:
-            with torch.inference_mode(), naming_lack_of_memory(), self._own_stream():
+            with torch.inference_mode(), naming_lack_of_memory(), self._stream.work():
                 yield
         except BaseException:
             self.model.rollback(0)  # a pass that ended in the middle: not all layers have read the same
             raise
-
-    @contextmanager
-    def _own_stream(self) -> Iterator[None]:
-        """Whose work is done at the end: other streams may read what came of it."""
-        if self._stream is None:
-            yield
-            return
-        with torch.cuda.stream(self._stream):
-            yield
-            self._stream.synchronize()
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ def _texts(service: Service, asked: Asked, chat: bool) -> list[TextRequest]:
         raise ApiError(400, message, param="max_tokens")
     count, room = len(asked.prompts) * asked.n, min(MOST_TEXTS, service.worker.room)
     if count > room:
-        message = f"{asked.n} choices for each prompt are {count} texts; a request may ask this server for {room}"
+        message = f"these are {count} texts; a request may ask this server for {room}"
         raise ApiError(400, message, param="n")
     common = replace(
         service.base,
