@@ -287,6 +287,18 @@ def test_what_a_copy_read_of_a_refused_draft_is_taken_back(kind: type[Replicas],
     target.close()
 
 
+def test_what_a_copy_read_of_a_text_that_is_taken_back_is_read_anew() -> None:
+    model = TableModel(5, seed=1, order=6)
+    target = Replicas([TableModel(5, seed=1, order=6) for _ in range(2)])
+    target.begin([1, 2, 3, 1, 1])
+    target.prefill([1, 2, 3, 1])
+    target.rollback(1)
+    assert target.ahead([1, 3, 2, 1], 1)
+    target.run(torch.tensor([3, 2]))
+    assert target.run(torch.tensor([1]))[0].equal(model.logits_after([1, 3, 2, 1]))
+    target.close()
+
+
 SOME = st.lists(st.integers(1, 3), min_size=1, max_size=4)
 CHARACTERS = ["a", "b", " ", "<0xE3>", "<0x81>", "<0x82>", "ab a"]
 COMMITS = st.tuples(st.lists(st.integers(1, len(CHARACTERS)), max_size=6), st.lists(st.integers(1, 3), max_size=4))

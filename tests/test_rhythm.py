@@ -184,5 +184,5 @@ def test_of_a_wrong_guess_and_what_followed_nothing_is_learned() -> None:
     drafted(rhythm, 4, 2, learned=3)
     drafted(rhythm, 3, 5, learned=2)
     rhythm.settle(2, upheld=False)
-    drafted(rhythm, 0, 3, learned=1)  # of the first draft
-    assert acceptance(rhythm) == acceptance_after((3, 1))
+    drafted(rhythm, 0, 3, learned=3)  # of the first draft: the second has two steps
+    assert acceptance(rhythm) == acceptance_after((3, 3))

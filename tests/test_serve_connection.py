@@ -18,8 +18,9 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def slow_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    await asyncio.sleep(2 * ALLOWED)
+async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    if scope["path"] == "/slow":
+        await asyncio.sleep(2 * ALLOWED)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
 
@@ -29,7 +30,7 @@ def talk(monkeypatch: pytest.MonkeyPatch, what: Talk) -> None:
     monkeypatch.setattr(connection, "HEADER_SECONDS", ALLOWED)
 
     async def both() -> None:
-        config = uvicorn.Config(slow_app, http=PunctualConnection, lifespan="off", log_config=None)  # type: ignore[arg-type]
+        config = uvicorn.Config(app, http=PunctualConnection, lifespan="off", log_config=None)  # type: ignore[arg-type]
         state = uvicorn.server.ServerState()
         config.load()
         server = await asyncio.get_running_loop().create_server(
@@ -66,10 +67,13 @@ def test_one_that_never_ends_its_headers_is_closed(monkeypatch: pytest.MonkeyPat
     talk(monkeypatch, drip)
 
 
-def test_an_answer_and_the_pause_before_the_next_request_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("path", [b"/", b"/slow"])
+def test_an_answer_and_the_pause_before_the_next_request_may_take_longer(
+    monkeypatch: pytest.MonkeyPatch, path: bytes
+) -> None:
     async def patient(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in range(2):
-            writer.write(REQUEST)
+            writer.write(REQUEST.replace(b"/", path, 1))
             assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
             await asyncio.sleep(2 * ALLOWED)
 
