@@ -73,9 +73,9 @@ def serve(
     what was drafted and accepted. What would change the text and is not there, such as `tools` or `logit_bias`, is
     refused. With a seed and a temperature the text is that of `hsd generate`; further choices have seeds made of it.
 
-    **Safety**: the server listens to this machine alone, and only if it is addressed as such; it needs a key to listen
-    elsewhere, and then wants it for all but the page and `/health`. It does no encryption: put it behind something that
-    does. Requests of more than 4 MiB are refused.
+    **Safety**: the server listens to this machine alone, and only if it is addressed as such, by no page but its own;
+    it needs a key to listen elsewhere, and then wants it for all but the page and `/health`. It does no encryption: put
+    it behind something that does. Requests of more than 4 MiB are refused.
 
     **Ctrl-C** or SIGTERM ends it: nothing new begins, what runs is finished. Exit codes: 0 ended, all that ran was
     finished; 1 failure, or something was cut off, after `--grace` seconds or by a second Ctrl-C; 2 usage.
