@@ -58,7 +58,7 @@ class Request:
     With ``lookahead=None`` drafts are as long as they pay. ``time_plain`` begins without drafts, so that it is known
     what a plain pass takes. With ``parallel`` a drafter model drafts on while the target checks, or ``targets`` copies
     of it do. ``written`` is what the target read and wrote before, if the prompt may go on from it. With ``logprobs``
-    the pieces have the target's own log-probabilities.
+    the pieces have the target's own log-probabilities, also of as many of the likeliest tokens in their place.
     """
 
     prompt: Prompt
@@ -75,7 +75,7 @@ class Request:
     parallel: bool = False
     targets: int = 1
     written: Rendered | None = None
-    logprobs: bool = False
+    logprobs: int | None = None
 
 
 @dataclass(frozen=True)

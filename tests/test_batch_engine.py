@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hsd_cli.batch_engine import BatchEngine, Text
-from hsd_cli.decoding.loop import Commit
+from hsd_cli.decoding.loop import Commit, Piece
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.drafting.registry import ALGORITHMS
 from hsd_cli.engine import Engine, Request
@@ -98,6 +98,31 @@ def test_texts_wait_for_a_device_together(pair: Engine, algorithm: str, monkeypa
     assert max(waiting) == 3
     assert len(waiting) < 0.6 * sum(waiting)
     assert not len(engine._waits)
+
+
+@pytest.mark.parametrize("algorithm", [*(name for name in ALGORITHMS if name != "sd"), "auto"])
+def test_log_probabilities_are_the_targets_alone_whatever_drafts(pair: Engine, algorithm: str) -> None:
+    engine = BatchEngine(pair, 3)
+    engine._waits = WaitingTogether()  # as on a GPU
+    wanted = [replace(request, logprobs=number) for number, request in enumerate(requests(algorithm)[:3])]
+    pieces: dict[Text, list[Piece]] = {engine.begin(request): [] for request in wanted}
+    while engine.texts:
+        for text, happened in engine.step():
+            assert isinstance(happened, Commit), happened
+            pieces[text] += happened.pieces
+    for text, written in pieces.items():
+        assert text.generation is not None
+        read = text.generation.prompt.ids
+        ids = torch.tensor([*read, *(piece.token for piece in written)])
+        with torch.inference_mode():
+            law = pair.target.model(ids[None]).logits[0, len(read) - 1 : -1].log_softmax(-1)
+        likeliest = law.topk(text.request.logprobs or 0)
+        for place, piece in enumerate(written):
+            assert piece.logprobs is not None
+            assert piece.logprobs.written == pytest.approx(law[place, piece.token].item(), abs=1e-4)
+            told = dict(piece.logprobs.likeliest)
+            assert list(told) == likeliest.indices[place].tolist()
+            assert list(told.values()) == pytest.approx(likeliest.values[place].tolist(), abs=1e-4)
 
 
 def test_greedy_texts_and_sampled_ones_with_settings_of_their_own_go_together(pair: Engine) -> None:

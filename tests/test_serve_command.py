@@ -18,10 +18,14 @@ from openai import OpenAI
 from pydantic import ValidationError
 
 from hsd_cli.batch.records import derived_seed
+from hsd_cli.decoding.loop import Commit, Piece
+from hsd_cli.decoding.sampling import Logprobs
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.engine import Engine, Request
-from hsd_cli.runtime.loading import load_model
+from hsd_cli.runtime.loading import LoadedModel, load_model
+from hsd_cli.serve.answers import ChatAnswer, CompletionAnswer
 from hsd_cli.serve.schema import ChatRequest
+from hsd_cli.vocab.tokenizer import ModelTokenizer
 from tests.cli import LETTERS, checkpoint, hsd
 from tests.serving import LIMIT, Server, raw_request
 
@@ -125,6 +129,40 @@ def test_logprobs_are_the_targets_own_whatever_the_sampling(client: OpenAI) -> N
     chunks = [chunk.choices[0].logprobs for chunk in stream]
     assert [token for chunk in chunks if chunk for token in chunk.tokens or []] == choice.logprobs.tokens
     assert [offset for chunk in chunks if chunk for offset in chunk.text_offset or []] == choice.logprobs.text_offset
+    assert choice.logprobs.top_logprobs is None
+
+
+def test_a_completion_tells_what_else_could_have_been_written(client: OpenAI) -> None:
+    target = load_model(MODEL, "cpu", "float32", None, "auto")
+    asked: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "max_tokens": 20, "temperature": 1.5, "seed": 3}
+    answer = client.completions.create(**asked, logprobs=5, n=2)
+    read = ModelTokenizer.of(target).render(PROMPT).ids
+    for number, choice in enumerate(answer.choices):
+        assert choice.logprobs is not None
+        assert choice.logprobs.tokens is not None
+        assert choice.logprobs.token_logprobs is not None
+        assert choice.logprobs.top_logprobs is not None
+        settings: dict[str, Any] = {"seed": derived_seed(3, 1) if number else 3, "sampling": SamplingSettings(1.5)}
+        written = tokens_of(Engine(target, None), Request(PROMPT, chat=False, max_new_tokens=20, **settings))
+        values, ids = likeliest(target, read, written, 5)
+        names = ModelTokenizer.of(target).vocabulary.name
+        for place, told in enumerate(choice.logprobs.top_logprobs):
+            own = {choice.logprobs.tokens[place]: choice.logprobs.token_logprobs[place]}
+            others = dict(zip(map(names, ids[place]), values[place], strict=True))
+            assert told == pytest.approx(others | own, abs=1e-4)
+        assert {len(told) for told in choice.logprobs.top_logprobs} == {5, 6}, "what was written is always there"
+
+
+def tokens_of(engine: Engine, request: Request) -> list[int]:
+    return [piece.token for commit in engine.generate(request).commits for piece in commit.pieces]
+
+
+def likeliest(model: LoadedModel, read: list[int], written: list[int], count: int) -> tuple[Any, Any]:
+    """Log-probabilities and ids, in lists for each place, by the model alone."""
+    with torch.inference_mode():
+        logits = model.model(torch.tensor([read + written])).logits[0, len(read) - 1 : -1]
+    values, ids = logits.log_softmax(-1).topk(count)
+    return values.tolist(), ids.tolist()
 
 
 def test_drafts_are_checked_as_the_server_was_told() -> None:
@@ -167,6 +205,48 @@ def test_chat_logprobs_have_the_bytes_of_each_token(guarded: Server, endless: st
     found = [(score.token, bytes(score.bytes or [])) for score in choice.logprobs.content]
     assert found == [("b", b"b"), ("c", b"c"), ("d", b"d")]
     assert all(-0.1 < score.logprob < 0 for score in choice.logprobs.content)
+    assert [score.top_logprobs for score in choice.logprobs.content] == [[]] * 3
+
+
+def test_a_chat_tells_what_else_could_have_been_written(guarded: Server, endless: str) -> None:
+    asked: dict[str, Any] = {
+        "model": endless, "messages": [{"role": "user", "content": "a"}], "max_tokens": 3, "temperature": 0,
+        "logprobs": True, "top_logprobs": 20,
+    }  # fmt: skip
+    target = load_model(endless, "cpu", "float32", None, "auto")
+    names = ["<unk>", *LETTERS]
+    values, ids = likeliest(target, [names.index("a")], [names.index(letter) for letter in "bcd"], 20)
+    content = [
+        score
+        for chunk in guarded.openai.chat.completions.create(**asked, stream=True)
+        if chunk.choices[0].logprobs
+        for score in chunk.choices[0].logprobs.content or []
+    ]
+    whole = guarded.openai.chat.completions.create(**asked).choices[0].logprobs
+    assert whole is not None
+    assert [score.model_dump() for score in whole.content or []] == [score.model_dump() for score in content]
+    for score, expected, at in zip(content, values, ids, strict=True):
+        assert [other.logprob for other in score.top_logprobs] == pytest.approx(expected, abs=1e-4)
+        assert [other.token for other in score.top_logprobs[:1]] == [names[at[0]]] == [score.token]
+        assert all(other.bytes == list(other.token.encode()) for other in score.top_logprobs)
+
+
+def test_tokens_that_are_no_text_by_themselves_have_names_and_bytes_as_openai_has_them() -> None:
+    vocabulary = ModelTokenizer.load(MODEL).vocabulary
+    snow, end, padding = vocabulary.encode("☃".encode())[0], vocabulary.eos_ids[0], len(vocabulary)
+    logprobs = Logprobs(-0.1, ((snow, -0.1), (end, -2.0), (padding, float("-inf"))))
+    commit = Commit((Piece(snow, "", False, logprobs),), "ar", 0, 0, 0.0, finish_reason="length")
+    told = {"\\xe2": -0.1, "<|endoftext|>": -2.0, "": -9999.0}
+    chat, completion = (
+        answer(MODEL, vocabulary, 3).whole([[commit]], {})["choices"][0]["logprobs"]
+        for answer in (ChatAnswer, CompletionAnswer)
+    )
+    assert completion["top_logprobs"] == [told]
+    expected = [
+        {"token": name, "logprob": logprob, "bytes": spelled}
+        for (name, logprob), spelled in zip(told.items(), ([0xE2], None, None), strict=True)
+    ]
+    assert chat["content"] == [expected[0] | {"top_logprobs": expected}]
 
 
 # Several texts of a request
@@ -245,6 +325,28 @@ def test_no_request_may_ask_for_more_texts_than_there_is_room_for(guarded: Serve
 
 
 @pytest.mark.parametrize(
+    ("change", "param", "message"),
+    [
+        ({"top_logprobs": 21}, "top_logprobs", "top_logprobs: Input should be less than or equal to 20"),
+        ({"logprobs": False, "top_logprobs": 1}, "top_logprobs", "top_logprobs needs logprobs: true"),
+        (
+            {"top_logprobs": 20, "max_tokens": 10_000, "n": 2}, "logprobs",
+            "these are up to 420000 log-probabilities, and a request may ask for 262144: lower max_tokens, the number "
+            "of texts or of alternatives",
+        ),
+    ],
+    ids=["many", "alone", "long"],
+)  # fmt: skip
+def test_alternatives_have_a_limit(
+    guarded: Server, endless: str, change: dict[str, Any], param: str, message: str
+) -> None:
+    asked = {"model": endless, "messages": [{"role": "user", "content": "a"}], "logprobs": True} | change
+    with pytest.raises(openai.BadRequestError) as refused:
+        guarded.openai.chat.completions.create(**asked)
+    assert (refused.value.param, refused.value.body["message"]) == (param, message)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
     ("change", "status", "param", "message"),
     [
         ({"n": 0}, 400, "n", "n: Input should be greater than or equal to 1"),
@@ -264,7 +366,8 @@ def test_no_request_may_ask_for_more_texts_than_there_is_room_for(guarded: Serve
         ({"prompt": "a b c " * 2000}, 400, None, None),
         ({"temperature": -1}, 400, "temperature", "temperature: Input should be greater than or equal to 0"),
         ({"temperature": 1e-9}, 400, None, "temperature must be 0 (greedy) or at least 1e-5, not 1e-09"),
-        ({"logprobs": 3}, 400, "logprobs", "logprobs: only 0 is supported: the tokens that were written, no others"),
+        ({"logprobs": 6}, 400, "logprobs", "logprobs: Input should be less than or equal to 5"),
+        ({"top_logprobs": 2}, 400, "top_logprobs", "unknown parameter top_logprobs; did you mean logprobs?"),
         ({"seed": 1 << 32}, 400, "seed", "seed: Input should be less than 4294967296"),
         ({"stop": [""]}, 400, "stop.0", "stop.0: String should have at least 1 character"),
         ({"max_tokens": 201}, 400, "max_tokens", "max_tokens is 201, and this server writes 200 at most"),

@@ -67,11 +67,12 @@ def serve(
     that a request may ask for.
 
     **Requests** are OpenAI's: `stream` and `stream_options`, `stop`, `seed`, `temperature`, `top_p`, `max_tokens`,
-    `logprobs` of the tokens that are written (the target's own, before temperature and truncation), `n` choices,
-    several prompts of a completion (up to 128 texts in all, each with a place in the queue). More than that are
-    `top_k`, `min_p` and `repetition_penalty`. Under `hsd`, streams tell which pieces of text were drafted, and `usage`
-    what was drafted and accepted. What would change the text and is not there, such as `tools` or `logit_bias`, is
-    refused. With a seed and a temperature the text is that of `hsd generate`; further choices have seeds made of it.
+    `logprobs` and `top_logprobs` (the target's own, before temperature and truncation; 262144 of a request), `n`
+    choices, several prompts of a completion (up to 128 texts in all, each with a place in the queue). More than that
+    are `top_k`, `min_p` and `repetition_penalty`. Under `hsd`, streams tell which pieces of text were drafted, and
+    `usage` what was drafted and accepted. What would change the text and is not there, such as `tools` or
+    `logit_bias`, is refused. With a seed and a temperature the text is that of `hsd generate`; further choices have
+    seeds made of it.
 
     **Safety**: the server listens to this machine alone, and only if it is addressed as such, by no page but its own;
     it needs a key to listen elsewhere, and then wants it for all but the page and `/health`. It does no encryption: put

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from hsd_cli.decoding.parallel import ParallelDrafter
-from hsd_cli.decoding.sampling import Warper
+from hsd_cli.decoding.sampling import Logprobs, Warper
 from hsd_cli.decoding.statistics import Statistics
 from hsd_cli.decoding.text import TextStream
 from hsd_cli.decoding.verification import VerificationRule
@@ -40,13 +40,13 @@ class Limits:
 class Piece:
     """One token, the text that it completes, and whether it was drafted (or is the target's own).
 
-    ``logprob`` is the target's before any settings, if the warper keeps it.
+    ``logprobs`` are the target's before any settings, if the warper keeps them.
     """
 
     token: int
     text: str
     drafted: bool
-    logprob: float | None = None
+    logprobs: Logprobs | None = None
 
 
 @dataclass(frozen=True)
@@ -201,8 +201,10 @@ def _cut(tokens: list[int], budget: int, limits: Limits, room: int) -> FinishRea
     return "length" if limits.max_new_tokens <= room else "context"
 
 
-def _push(text: TextStream, tokens: Sequence[int], accepted: int, logprobs: Sequence[float | None]) -> Iterator[Piece]:
-    for place, (token, logprob) in enumerate(zip(tokens, logprobs, strict=True)):
-        yield Piece(token, text.push(token), place < accepted, logprob)
+def _push(
+    text: TextStream, tokens: Sequence[int], accepted: int, logprobs: Sequence[Logprobs | None]
+) -> Iterator[Piece]:
+    for place, (token, own) in enumerate(zip(tokens, logprobs, strict=True)):
+        yield Piece(token, text.push(token), place < accepted, own)
         if text.stopped:
             return

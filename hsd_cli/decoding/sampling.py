@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import (
@@ -14,20 +15,31 @@ from transformers import (
 )
 
 from hsd_cli.decoding.settings import SamplingSettings
+from hsd_cli.runtime.device import upload
+from hsd_cli.runtime.host import to_host
+
+
+@dataclass(frozen=True)
+class Logprobs:
+    """What a model thought of one place of a text: natural logarithms, of the token that was written there, and of the
+    likeliest ids, in that order."""
+
+    written: float
+    likeliest: tuple[tuple[int, float], ...]
 
 
 class Warper:
     """Applies the settings in the order of transformers' ``generate``, to rows that see different contexts.
 
     The repetition penalty depends on the tokens so far: it counts those of ``follow``, and row by row the drafted ones.
-    With ``logprobs`` it can tell what the model thought before any settings.
+    With ``logprobs`` it can tell what the model thought before any settings, also of that many of the likeliest tokens.
     """
 
     def __init__(
-        self, settings: SamplingSettings, vocabulary_size: int, device: torch.device, *, logprobs: bool = False
+        self, settings: SamplingSettings, vocabulary_size: int, device: torch.device, *, logprobs: int | None = None
     ) -> None:
         self._raw: torch.Tensor | None = None
-        self._keeps_raw = logprobs
+        self._likeliest = None if logprobs is None else min(logprobs, vocabulary_size)
         self._penalty = settings.repetition_penalty
         self._truncation = LogitsProcessorList()
         if not settings.greedy:
@@ -60,18 +72,22 @@ class Warper:
 
         The place before ``drafted`` counts as one: with ``n = k - 1`` row ``i`` has seen ``drafted[:i]``.
         """
-        if self._keeps_raw:
+        if self._likeliest is not None:
             self._raw = logits
         # The truncating warpers of the library do not look at the ids.
         return self._truncation(None, self.penalised(logits, drafted))  # type: ignore[arg-type]
 
-    def logprobs(self, tokens: Sequence[int]) -> Sequence[float | None]:
-        """The model's own log-probabilities (natural) of ``tokens``, one for each of the first rows that were warped
-        last; ``None`` unless they are kept."""
-        if self._raw is None:
+    def logprobs(self, tokens: Sequence[int]) -> Sequence[Logprobs | None]:
+        """The model's own where ``tokens`` were written, one for each of the first rows that were warped last; ``None``
+        unless they are kept."""
+        if self._raw is None or self._likeliest is None:
             return [None] * len(tokens)
         rows = self._raw[: len(tokens)].float().log_softmax(-1)
-        return rows.gather(1, torch.tensor(tokens, device=rows.device)[:, None])[:, 0].tolist()
+        written = rows.gather(1, upload(tokens, rows.device)[:, None])
+        values, ids = rows.topk(self._likeliest)
+        found = torch.cat([written, values, ids.float()], 1)  # one copy to the host: float32 holds every id
+        numbers, width = to_host(found.flatten()), found.shape[1]
+        return [_logprobs(*numbers[at : at + width]) for at in range(0, len(numbers), width)]
 
     def penalised(self, logits: torch.Tensor, drafted: torch.Tensor) -> torch.Tensor:
         """``logits`` after the repetition penalty alone: whoever wants the likeliest token need not sort for the rest.
@@ -95,3 +111,9 @@ class Warper:
     def probabilities(self, logits: torch.Tensor, drafted: torch.Tensor) -> torch.Tensor:
         """The distributions that belong to ``logits``: float32 ``[k, V]``."""
         return self.logits(logits, drafted).softmax(-1)
+
+
+def _logprobs(written: float, *likeliest: float) -> Logprobs:
+    """``likeliest`` are values, then as many ids."""
+    values, ids = likeliest[: len(likeliest) // 2], likeliest[len(likeliest) // 2 :]
+    return Logprobs(written, tuple(zip(map(int, ids), values, strict=True)))

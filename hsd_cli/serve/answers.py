@@ -11,6 +11,7 @@ from time import time
 from typing import Any, Protocol
 
 from hsd_cli.decoding.loop import Commit, FinishReason, Piece
+from hsd_cli.decoding.sampling import Logprobs
 from hsd_cli.decoding.statistics import Statistics
 from hsd_cli.vocab.vocabulary import Vocabulary
 
@@ -37,7 +38,7 @@ class _Answer:
     chunk_kind: str
     prefix: str
 
-    def __init__(self, model: str, vocabulary: Vocabulary, logprobs: bool) -> None:
+    def __init__(self, model: str, vocabulary: Vocabulary, logprobs: int | None) -> None:
         self._vocabulary = vocabulary
         self._logprobs = logprobs
         self._common = {"id": f"{self.prefix}-{secrets.token_hex(12)}", "created": int(time()), "model": model}
@@ -49,7 +50,9 @@ class _Answer:
     def _choice(self, index: int, finish_reason: FinishReason | None, pieces: Sequence[Piece], **content: Any) -> Json:
         reason = None if finish_reason is None else REASONS[finish_reason]
         at = self._written.get(index, 0)
-        logprobs = self._scores([piece for piece in pieces if self._spelled(piece)], at) if self._logprobs else None
+        logprobs = None
+        if self._logprobs is not None:
+            logprobs = self._scores([piece for piece in pieces if self._spelled(piece.token)], at)
         self._written[index] = at + sum(len(piece.text) for piece in pieces)
         return {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
 
@@ -63,13 +66,17 @@ class _Answer:
     def _content(self, text: str) -> Json:
         raise NotImplementedError
 
-    def _spelled(self, piece: Piece) -> bytes | None:
+    def _spelled(self, token: int) -> bytes | None:
         """What the token writes: nothing if it ends the text."""
         token_bytes = self._vocabulary.token_bytes
-        return token_bytes[piece.token] if piece.token < len(token_bytes) else None
+        return token_bytes[token] if token < len(token_bytes) else None
 
-    def _name(self, piece: Piece) -> str:
-        return (self._spelled(piece) or b"").decode("utf-8", "replace")
+    def _name(self, token: int) -> str:
+        """Its text, with escapes for bytes that are no character by themselves; or what it is called."""
+        spelled = self._spelled(token)
+        if spelled is not None:
+            return spelled.decode("utf-8", "backslashreplace")
+        return self._vocabulary.name(token) if token < len(self._vocabulary) else ""
 
     def _scores(self, pieces: Sequence[Piece], at: int) -> Json:
         raise NotImplementedError
@@ -95,11 +102,19 @@ class CompletionAnswer(_Answer):
             offsets.append(at)
             at += len(piece.text)
         return {
-            "tokens": [self._name(piece) for piece in pieces],
-            "token_logprobs": [_logprob(piece) for piece in pieces],
+            "tokens": [self._name(piece.token) for piece in pieces],
+            "token_logprobs": [_value(_told(piece).written) for piece in pieces],
             "text_offset": offsets,
-            "top_logprobs": None,
+            "top_logprobs": [self._likeliest(piece) for piece in pieces] if self._logprobs else None,
         }
+
+    def _likeliest(self, piece: Piece) -> dict[str, float]:
+        """With the token that was written, as OpenAI has it. Of tokens with the same text the likeliest one counts."""
+        told = _told(piece)
+        by_name: dict[str, float] = {}
+        for token, logprob in (*told.likeliest, (piece.token, told.written)):
+            by_name.setdefault(self._name(token), _value(logprob))
+        return by_name
 
 
 class ChatAnswer(_Answer):
@@ -127,8 +142,17 @@ class ChatAnswer(_Answer):
         return {"content": [self._score(piece) for piece in pieces], "refusal": None}
 
     def _score(self, piece: Piece) -> Json:
-        spelled = list(self._spelled(piece) or b"")
-        return {"token": self._name(piece), "logprob": _logprob(piece), "bytes": spelled, "top_logprobs": []}
+        told = _told(piece)
+        likeliest = [self._token(token, logprob) for token, logprob in told.likeliest]
+        return self._token(piece.token, told.written) | {"top_logprobs": likeliest}
+
+    def _token(self, token: int, logprob: float) -> Json:
+        spelled = self._spelled(token)
+        return {
+            "token": self._name(token),
+            "logprob": _value(logprob),
+            "bytes": None if spelled is None else list(spelled),
+        }
 
 
 def usage_of(texts: Sequence[Statistics], choices: int) -> Json:
@@ -168,6 +192,10 @@ def _pieces(commits: Sequence[Commit]) -> list[Piece]:
     return [piece for commit in commits for piece in commit.pieces]
 
 
-def _logprob(piece: Piece) -> float:
-    assert piece.logprob is not None, "they were asked for"
-    return max(piece.logprob, LEAST_LOGPROB)
+def _told(piece: Piece) -> Logprobs:
+    assert piece.logprobs is not None, "they were asked for"
+    return piece.logprobs
+
+
+def _value(logprob: float) -> float:
+    return max(logprob, LEAST_LOGPROB)

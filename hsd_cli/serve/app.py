@@ -23,7 +23,7 @@ from hsd_cli.serve.errors import ApiError, Failure, explained
 from hsd_cli.serve.guard import Guard
 from hsd_cli.serve.metrics import Metrics
 from hsd_cli.serve.reply import reply
-from hsd_cli.serve.schema import MOST_TEXTS, Asked, ChatRequest, CompletionRequest
+from hsd_cli.serve.schema import MOST_LOGPROBS, MOST_TEXTS, Asked, ChatRequest, CompletionRequest
 from hsd_cli.serve.worker import Worker
 from hsd_cli.vocab.tokenizer import ModelTokenizer
 
@@ -88,13 +88,13 @@ def create_app(service: Service, key: str | None) -> FastAPI:
     @app.post("/v1/completions", response_model=None, responses=ANSWERS | ERRORS)
     async def completions(asked: CompletionRequest, request: Request) -> Response:
         """Goes on with a text."""
-        answer = CompletionAnswer(service.model, vocabulary, asked.wants_logprobs)
+        answer = CompletionAnswer(service.model, vocabulary, asked.likeliest)
         return await reply(service.worker, metrics, request, asked, _texts(service, asked, chat=False), answer)
 
     @app.post("/v1/chat/completions", response_model=None, responses=ANSWERS | ERRORS)
     async def chat_completions(asked: ChatRequest, request: Request) -> Response:
         """Answers a conversation."""
-        answer = ChatAnswer(service.model, vocabulary, asked.wants_logprobs)
+        answer = ChatAnswer(service.model, vocabulary, asked.likeliest)
         return await reply(service.worker, metrics, request, asked, _texts(service, asked, chat=True), answer)
 
     @app.get("/health")
@@ -141,13 +141,17 @@ def _texts(service: Service, asked: Asked, chat: bool) -> list[TextRequest]:
     if count > room:
         message = f"these are {count} texts; a request may ask this server for {room}"
         raise ApiError(400, message, param="n")
+    logprobs = 0 if asked.likeliest is None else count * most * (1 + asked.likeliest)
+    if logprobs > MOST_LOGPROBS:
+        message = f"these are up to {logprobs} log-probabilities, and a request may ask for {MOST_LOGPROBS}: "
+        raise ApiError(400, f"{message}lower max_tokens, the number of texts or of alternatives", param="logprobs")
     common = replace(
         service.base,
         chat=chat,
         max_new_tokens=most,
         sampling=asked.sampling,
         stops=asked.stops,
-        logprobs=asked.wants_logprobs,
+        logprobs=asked.likeliest,
     )
     return [
         replace(common, prompt=prompt, seed=asked.seed_of(choice))

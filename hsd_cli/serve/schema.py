@@ -18,6 +18,7 @@ from hsd_cli.vocab.tokenizer import Prompt
 
 DEFAULT_MAX_TOKENS = 16  # of a completion, as with OpenAI
 MOST_TEXTS = 128  # of a request: OpenAI's limit of `n`
+MOST_LOGPROBS = 1 << 18  # of a request; an answer with as many takes 100 MB while it is made
 # What would make another text of it, with the values that ask for nothing.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
@@ -33,7 +34,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "audio": (),
-    "top_logprobs": (0,),
     "reasoning_effort": (),
     "verbosity": (),
     "web_search_options": (),
@@ -116,8 +116,8 @@ class Asked(Strict):
 
     @property
     @abstractmethod
-    def wants_logprobs(self) -> bool:
-        """Those of the tokens that are written."""
+    def likeliest(self) -> int | None:
+        """Of how many tokens log-probabilities are told, beside those of the one that is written; ``None``: of none."""
 
     @abstractmethod
     def most_tokens(self, limit: int) -> int:
@@ -141,10 +141,10 @@ class Asked(Strict):
 
 
 class CompletionRequest(Asked):
-    """``POST /v1/completions``. Of log-probabilities there are those of the tokens that were written: ``0``."""
+    """``POST /v1/completions``."""
 
     prompt: PromptText | Annotated[list[PromptText], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)]
-    logprobs: int | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
 
     @field_validator("prompt", mode="before")
     @classmethod
@@ -153,20 +153,13 @@ class CompletionRequest(Asked):
             raise PydanticCustomError("unsupported", "token ids are not supported; give text")
         return value
 
-    @field_validator("logprobs")
-    @classmethod
-    def _of_what_is_written(cls, value: int | None) -> int | None:
-        if value not in (None, 0):
-            raise PydanticCustomError("unsupported", "only 0 is supported: the tokens that were written, no others")
-        return value
-
     @property
     def prompts(self) -> list[str]:
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
     @property
-    def wants_logprobs(self) -> bool:
-        return self.logprobs is not None
+    def likeliest(self) -> int | None:
+        return self.logprobs
 
     def most_tokens(self, limit: int) -> int:
         """Where nothing is said, OpenAI's default."""
@@ -197,14 +190,21 @@ class ChatRequest(Asked):
     messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
+
+    @model_validator(mode="after")
+    def _with_those_of_what_is_written(self) -> ChatRequest:
+        if self.top_logprobs and not self.logprobs:
+            raise PydanticCustomError("incomplete", "{name} needs logprobs: true", {"name": "top_logprobs"})
+        return self
 
     @property
     def prompts(self) -> list[list[dict[str, str]]]:
         return [[message.plain for message in self.messages]]
 
     @property
-    def wants_logprobs(self) -> bool:
-        return self.logprobs
+    def likeliest(self) -> int | None:
+        return self.top_logprobs if self.logprobs else None
 
     def most_tokens(self, limit: int) -> int:
         """Where nothing is said, all that is allowed."""
