@@ -1,4 +1,4 @@
-"""Connections whose headers never end are closed; whatever else takes its time is not."""
+"""Connections whose headers never end, or that take nothing of their answer, are closed; what else is slow is not."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hsd_cli.serve import connection
 from hsd_cli.serve.connection import PunctualConnection
 
 ALLOWED = 0.3  # seconds
+LARGE = 1 << 25  # bytes: more than the system takes over from a server
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -21,13 +22,16 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     if scope["path"] == "/slow":
         await asyncio.sleep(2 * ALLOWED)
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-    await send({"type": "http.response.body", "body": b"ok"})
+    body = bytes(LARGE) if scope["path"] == "/large" else b"ok"
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def talk(monkeypatch: pytest.MonkeyPatch, what: Talk) -> None:
     """Has ``what`` speak to a server that allows little time."""
-    monkeypatch.setattr(connection, "HEADER_SECONDS", ALLOWED)
+    for name in ("HEADER_SECONDS", "STALLED_SECONDS"):
+        monkeypatch.setattr(connection, name, ALLOWED)
 
     async def both() -> None:
         config = uvicorn.Config(app, http=PunctualConnection, lifespan="off", log_config=None)  # type: ignore[arg-type]
@@ -78,3 +82,27 @@ def test_an_answer_and_the_pause_before_the_next_request_may_take_longer(
             await asyncio.sleep(2 * ALLOWED)
 
     talk(monkeypatch, patient)
+
+
+def test_one_that_takes_nothing_of_its_answer_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(REQUEST.replace(b"/", b"/large", 1))
+        await asyncio.sleep(3 * ALLOWED)
+        taken = 0
+        with suppress(ConnectionError):
+            while some := await reader.read(1 << 20):
+                taken += len(some)
+        assert 0 < taken < LARGE
+
+    talk(monkeypatch, deaf)
+
+
+def test_one_that_takes_its_answer_slowly_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(REQUEST.replace(b"/", b"/large", 1))
+        await reader.readuntil(b"\r\n\r\n")
+        for _ in range(32):
+            await reader.readexactly(LARGE // 32)
+            await asyncio.sleep(ALLOWED / 6)
+
+    talk(monkeypatch, slow)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import httpx2
 import pytest
+import uvicorn
 
 from hsd_cli.batch_engine import BatchEngine, Happening
 from hsd_cli.decoding.loop import Commit
 from hsd_cli.engine import Engine, Request
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.runtime.loading import LoadedModel, load_model
-from hsd_cli.serve import guard
+from hsd_cli.serve import connection, guard
 from hsd_cli.serve.app import Service, create_app
+from hsd_cli.serve.connection import PunctualConnection
 from hsd_cli.serve.guard import Guard
 from hsd_cli.serve.worker import BusyError, Order, Worker
 from hsd_cli.vocab.tokenizer import ModelTokenizer
+from tests.serving import raw_request
 
 TEXT = "bcdefghijk"
 
@@ -179,6 +183,38 @@ def test_a_text_that_fails_tells_its_client_and_no_secrets(model: LoadedModel, s
             assert json.loads(lines[-1])["error"]["message"] == "the text could not be written; see the log"
             assert "secret" not in answer.text
             assert len(lines) == (2 if stream else 1)
+
+    run(scene)
+
+
+def test_a_client_that_takes_nothing_of_its_stream_frees_its_seat(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "STALLED_SECONDS", 0.1)
+
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        with at_work(Workshop(model)) as shop, socket.create_server(("127.0.0.1", 0)) as listening:
+            app = create_app(Service(shop.worker, "letters", ModelTokenizer.of(model), shop.request, 2000), None)
+            config = uvicorn.Config(app, http=PunctualConnection, ws="none", lifespan="off", log_config=None)
+            config.load()
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # soon full, as what it accepts has it, too
+            state = uvicorn.server.ServerState()
+            server = await loop.create_server(lambda: PunctualConnection(config, state, {}), sock=listening)
+            with socket.socket() as deaf:
+                deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                deaf.setblocking(False)
+                await loop.sock_connect(deaf, listening.getsockname())
+                asked = {"model": "letters", "prompt": "a", "max_tokens": 2000, "temperature": 0, "stream": True}
+                await loop.sock_sendall(deaf, raw_request("/v1/completions", json.dumps(asked).encode()))
+                for texts in (1, 0):
+                    while shop.worker.running != texts:
+                        await asyncio.sleep(0.001)
+            server.close()
+            async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://localhost") as client:
+                counted = (await client.get("/metrics")).text
+            assert 'hsd_texts_total{reason="gone"} 1.0' in counted
+            assert not state.connections
 
     run(scene)
 
