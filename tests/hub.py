@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-LARGE = (".safetensors", ".bin")  # kept apart from git, under their SHA-256
+LARGE = (".safetensors", ".bin", ".gguf")  # kept apart from git, under their SHA-256
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Hub:
     def downloads(self) -> list[tuple[str, str | None]]:
         """Names of the files whose content was asked for, with the range that was."""
         return [
-            (request.path.rsplit("/", 1)[1], request.headers.get("Range"))
+            (unquote(request.path.split("/", 5)[5]), request.headers.get("Range"))
             for request in self.requests
             if request.method == "GET" and "/resolve/" in request.path and not request.path.startswith("/cdn/")
         ]
@@ -120,6 +120,7 @@ class Hub:
                 kind = parts[0] if parts[0] in ("api", "cdn") else "pages"
                 rest = parts[{"api": 2, "cdn": 1, "pages": 0}[kind] :]
                 name, rest = "/".join(rest[:2]), rest[2:]
+                file = "/".join(rest[2:])
                 repository = hub.repositories.get(name)
                 if repository is None:
                     self._send(404, headers={"X-Error-Code": "RepoNotFound"})
@@ -132,12 +133,12 @@ class Hub:
                     siblings = [repository.describe(file) for file in repository.files]
                     described = {"id": name, "sha": repository.commit, "siblings": siblings}
                     self._send(200, json.dumps(described).encode(), {"Content-Type": "application/json"})
-                elif rest[2] not in repository.files:
+                elif file not in repository.files:
                     self._send(404, headers={"X-Error-Code": "EntryNotFound"})
-                elif kind == "pages" and rest[2].endswith(LARGE):
-                    self._redirect(repository, rest[2])
+                elif kind == "pages" and file.endswith(LARGE):
+                    self._redirect(repository, file)
                 else:
-                    self._send_file(repository, rest[2])
+                    self._send_file(repository, file)
 
             def _redirect(self, repository: Repository, name: str) -> None:
                 """To another host, which must not see the token."""

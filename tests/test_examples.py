@@ -24,6 +24,7 @@ from tests.terminal import Terminal
 
 FOREIGN = ("HF_", "HSD_", "XDG_", "PYTEST")  # of the caller's variables
 TARGET, DRAFTER = "Qwen/Qwen2.5-7B-Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"
+FILES, FILE = "Qwen/Qwen2.5-0.5B-Instruct-GGUF", "qwen2.5-0.5b-instruct-q4_k_m.gguf"
 # Words that stand for something.
 STAND_INS = {"TARGET": TARGET, "MODEL": TARGET, "ID": TARGET, "DRAFTER": DRAFTER}
 # What would take minutes.
@@ -93,7 +94,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     letters.revisions += ("v1.0",)
     home, prepared = folder / "home", folder / "prepared"
     home.mkdir()
-    with Hub({TARGET: letters, DRAFTER: pairs}) as hub:
+    with Hub({TARGET: letters, DRAFTER: pairs, FILES: Repository({FILE: b"weights"})}) as hub:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
         environment |= {"HOME": str(home), "HF_ENDPOINT": hub.address, "TOKENIZERS_PARALLELISM": "false"}
         with ReadyHsd(folder, environment) as ready:

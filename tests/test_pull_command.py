@@ -185,7 +185,7 @@ def test_the_flag_does_not_prefer_pickles(cache: Path) -> None:
 def test_a_repository_without_weights_is_one_line(cache: Path, model: Repository) -> None:
     del model.files[WEIGHTS], model.files["pytorch_model.bin"]
     assert_one_line(
-        hsd("pull", "some/model"), "has GGUF files only; choose one, run: hf download some/model model-q4.gguf"
+        hsd("pull", "some/model"), "has GGUF files only; name one of them, such as some/model:model-q4.gguf"
     )
     del model.files["model-q4.gguf"]
     assert_one_line(hsd("pull", "some/model"), "'some/model' has no model.safetensors")

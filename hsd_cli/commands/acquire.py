@@ -12,8 +12,7 @@ import typer
 
 from hsd_cli.errors import EXIT_INTERRUPTED, HsdError
 from hsd_cli.models.failures import offline
-from hsd_cli.models.locate import local_folder, not_downloaded
-from hsd_cli.models.snapshots import whole_snapshot
+from hsd_cli.models.locate import downloaded_folder, local_folder, not_downloaded
 from hsd_cli.ui.plan_figures import size
 from hsd_cli.ui.terminal import visible
 
@@ -29,7 +28,7 @@ def ensure_downloaded(names: Iterable[str], pull: bool, quiet: bool, trust_remot
     missing = [
         name
         for name in dict.fromkeys(names)
-        if local_folder(name) is None and whole_snapshot(name, trust_remote_code) is None
+        if local_folder(name) is None and downloaded_folder(name, trust_remote_code) is None
     ]
     if not missing:
         return
@@ -53,15 +52,16 @@ def ensure_downloaded(names: Iterable[str], pull: bool, quiet: bool, trust_remot
 
 
 def download(pulls: Sequence[Pull], quiet: bool) -> list[Path]:
-    """With a bar on a terminal. Returns the snapshots' folders. Raises ``HsdError``, at once if there is no room."""
+    """With a bar on a terminal. Returns the folders and files, as ``Pull.run`` does. Raises ``HsdError``, at once if
+    there is no room."""
     from hsd_cli.ui.pull_progress import pull_progress
 
     _check_disk(pulls)
-    folders = []
+    places = []
     for pull in pulls:
         with pull_progress(pull, quiet) as watch:
-            folders.append(pull.run(watch))
-    return folders
+            places.append(pull.run(watch))
+    return places
 
 
 def agrees(question: str, default: bool) -> bool:

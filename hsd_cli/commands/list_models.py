@@ -15,6 +15,7 @@ def list_models(
 ) -> None:
     """List the models in the Hugging Face cache.
 
+    A GGUF file has a line of its own, with the name that commands take; its repository has one for what else is there.
     Sizes count all downloaded revisions. ROLE is the one that the model played when it last ran. STATE is *whole*,
     *tokenizer only* (enough for `hsd plan` and `hsd vocab-diff`), *partly downloaded* (`hsd pull` goes on with it), or
     *no model* where the files are of another kind.

@@ -58,7 +58,7 @@ class Pair:
             "--target",
             envvar="HSD_TARGET",
             autocompletion=suggestions.models,
-            help="Model that writes the text: hub id, folder or GGUF file.",
+            help="Model that writes the text: hub id, folder or GGUF file (on the hub: `owner/repo:file.gguf`).",
         ),
     ] = None
     draft: Annotated[

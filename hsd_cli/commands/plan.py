@@ -17,7 +17,7 @@ def plan(
         str,
         typer.Argument(
             metavar="TARGET",
-            help="Model that writes the text: hub id, folder or GGUF file.",
+            help="Model that writes the text: hub id, folder or GGUF file (on the hub: `owner/repo:file.gguf`).",
             show_default=False,
             autocompletion=suggestions.models,
         ),

@@ -30,6 +30,7 @@ def rm(
 ) -> None:
     """Delete models from the Hugging Face cache, with all their revisions.
 
+    Of a repository the GGUF files stay, which have names of their own in the list.
     What will be deleted is shown first, with its size. On a terminal there is a question; elsewhere `--yes` is needed.
 
     Exit codes: 0 done; 1 failure, also where the answer is no; 2 usage; 130 interrupted.

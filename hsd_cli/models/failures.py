@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import re
-import shlex
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 from hsd_cli.errors import HsdError
 
@@ -93,7 +93,7 @@ def transport_error() -> type[Exception]:
 def offline(name: str) -> str:
     return (
         f"{name!r} has to come from the hub, and HF_HUB_OFFLINE forbids it; unset HF_HUB_OFFLINE, then run: "
-        f"hsd pull {name}"
+        f"hsd pull {quote(name)}"
     )
 
 
@@ -102,14 +102,14 @@ def _unreachable(name: str, _: BaseException) -> str:
         return f"{name!r} refers to another repository, and there is no connection to the hub; check the network"
     return (
         f"{name!r} is not all here, and there is no connection to the hub (any more); check the network, then run: "
-        f"hsd pull {name}"
+        f"hsd pull {quote(name)}"
     )
 
 
 def _gated(name: str) -> str:
     from huggingface_hub import get_token
 
-    then = "run: hf auth login" if get_token() is None else f"run: hsd pull {name}"
+    then = "run: hf auth login" if get_token() is None else f"run: hsd pull {quote(name)}"
     return f"{name!r} is gated: accept its terms at {_page(name)}, then {then}"
 
 
@@ -122,14 +122,14 @@ def _refused(name: str, error: BaseException) -> str:
     if status == 403:
         return f"your token may not read {name!r}; allow it to on the hub, or run: hf auth login"
     if status == 429:
-        return f"the hub has had too many requests from here; wait some minutes, then run: hsd pull {name}"
-    return f"the hub answers {status} for {name!r}; try again later with: hsd pull {name}"
+        return f"the hub has had too many requests from here; wait some minutes, then run: hsd pull {quote(name)}"
+    return f"the hub answers {status} for {name!r}; try again later with: hsd pull {quote(name)}"
 
 
 def _full_disk(name: str, error: BaseException) -> str | None:
     if getattr(error, "errno", None) != errno.ENOSPC:
         return None
-    return f"the disk is full; delete models with `hsd rm`, then run: hsd pull {name}"
+    return f"the disk is full; delete models with `hsd rm`, then run: hsd pull {quote(name)}"
 
 
 def needs_code(name: str, error: BaseException) -> str | None:
@@ -147,7 +147,7 @@ def _missing_library(name: str, error: BaseException) -> str | None:
     if isinstance(error, ValueError) and "requires `accelerate`" not in str(error):
         return None
     found = re.search(r"pip install (?:-\S+ )*['\"]?([A-Za-z][\w.-]*(?:\[[\w,]+\])?)", str(error))
-    return found and f"{name!r} needs a library that is not installed; run: pip install {shlex.quote(found[1])}"
+    return found and f"{name!r} needs a library that is not installed; run: pip install {quote(found[1])}"
 
 
 def _missing_gpu(name: str, error: BaseException) -> str | None:
@@ -163,7 +163,7 @@ def _other_shapes(name: str, error: BaseException) -> str | None:
 
 
 def _page(name: str) -> str:
-    return f"{hub_address()}/{name}"
+    return f"{hub_address()}/{name.partition(':')[0]}"
 
 
 def hub_address() -> str:

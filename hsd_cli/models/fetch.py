@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from hsd_cli.errors import HsdError
 from hsd_cli.models.failures import transport_error
+from hsd_cli.models.hub_file import hub_name
 from hsd_cli.models.repository import RemoteFile, Repository
 from hsd_cli.models.snapshots import repository_folder
 
@@ -92,5 +94,5 @@ def _check(repository: Repository, file: RemoteFile) -> None:
         partial.unlink()
         raise HsdError(
             f"{file.name} of {repository.name!r} arrived damaged (its checksum is not the hub's) and was deleted; "
-            f"run again: hsd pull {repository.name}"
+            f"run again: hsd pull {shlex.quote(hub_name(repository.name, file.name))}"
         )

@@ -1,16 +1,17 @@
-"""What a model's name stands for: an embedded model, a folder, a GGUF file, or a repository on the hub."""
+"""What a model's name stands for: an embedded model, a folder, a GGUF file, a repository on the hub or a file there."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.models.gguf import model_folder
 from hsd_cli.models.gguf_header import is_gguf
+from hsd_cli.models.hub_file import HUB_ID, downloaded_file, hub_file
 from hsd_cli.models.snapshots import described_snapshot, whole_snapshot
 
-HUB_ID = r"[^\W_][\w.-]*(/[\w.-]+)?"  # the library knows of more rules, and is not needed for most names
 EMBEDDED = "embedded:"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 # The pair that runs when nothing else is asked for. `embedded:twin` is a drafter with the target's own tokenizer.
@@ -36,10 +37,12 @@ def embedded_models() -> list[str]:
 def model_source(name: str, trust_remote_code: bool = False) -> str:
     """The folder with the configuration and the tokenizer; a model on the hub has these small files downloaded.
 
-    Raises ``HsdError`` for what cannot be had.
+    Raises ``HsdError`` for what cannot be had, such as these of a GGUF file that is not downloaded.
     """
     if (folder := local_folder(name)) is not None:
         return str(folder)
+    if hub_file(name) is not None:
+        return weights_source(name, trust_remote_code)
     if (folder := described_snapshot(name, trust_remote_code)) is not None:
         return str(folder)
 
@@ -50,20 +53,29 @@ def model_source(name: str, trust_remote_code: bool = False) -> str:
 
 def weights_source(name: str, trust_remote_code: bool = False) -> str:
     """The folder with all that a run needs; nothing is downloaded. Raises ``HsdError``."""
-    found = local_folder(name) or whole_snapshot(name, trust_remote_code)
+    found = local_folder(name) or downloaded_folder(name, trust_remote_code)
     if found is None:
         raise not_downloaded(name, trust_remote_code)
     return str(found)
 
 
+def downloaded_folder(name: str, with_code: bool = False) -> Path | None:
+    """That of a model on the hub, if nothing is missing that a run needs; ``with_code`` one that runs the checkpoint's
+    own code. Raises ``HsdError`` for a GGUF file that is damaged, or that transformers cannot read."""
+    if hub_file(name) is None:
+        return whole_snapshot(name, with_code)
+    path = downloaded_file(name)
+    return None if path is None else model_folder(path)
+
+
 def not_downloaded(name: str, trust_remote_code: bool, otherwise: str = "") -> HsdError:
     """Says what to type; ``otherwise`` is another way."""
     flag = " --trust-remote-code" if trust_remote_code else ""
-    return HsdError(f"{name!r} is not downloaded; run: hsd pull {name}{flag}{otherwise}")
+    return HsdError(f"{name!r} is not downloaded; run: hsd pull {shlex.quote(name)}{flag}{otherwise}")
 
 
 def local_folder(name: str) -> Path | None:
-    """The folder of an embedded model, the one that ``name`` is, or that of a GGUF file; ``None`` for an id on the hub.
+    """The folder of an embedded model, the one that ``name`` is, or that of a GGUF file; ``None`` for one on the hub.
 
     Raises ``HsdError`` for what can be none of them.
     """
@@ -80,6 +92,9 @@ def local_folder(name: str) -> Path | None:
                 f"{name!r} is a file; give the folder of a Hugging Face model, a GGUF file, or an id on the hub"
             )
         return model_folder(folder)
-    if not re.fullmatch(HUB_ID, name):
-        raise HsdError(f"no folder {name!r}; give the folder of a Hugging Face model, or an id on the hub")
+    if not re.fullmatch(HUB_ID, name) and hub_file(name) is None:
+        raise HsdError(
+            f"no folder {name!r}; give the folder of a Hugging Face model, or an id on the hub (for a GGUF file "
+            "there: owner/repo:file.gguf)"
+        )
     return None

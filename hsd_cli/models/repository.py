@@ -10,6 +10,7 @@ from typing import TypeGuard
 
 from hsd_cli.errors import HsdError
 from hsd_cli.models.failures import hub_address
+from hsd_cli.models.hub_file import is_gguf_name, stays_inside
 from hsd_cli.models.snapshots import repository_folder
 
 
@@ -44,8 +45,10 @@ class Repository:
         files = {}
         for sibling in info.siblings or []:
             digest = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
-            if sibling.size is not None and _is_hash(digest) and "/" not in sibling.rfilename:
-                files[sibling.rfilename] = RemoteFile(sibling.rfilename, sibling.size, digest)
+            file = sibling.rfilename
+            in_place = "/" not in file or (is_gguf_name(file) and stays_inside(file))
+            if sibling.size is not None and _is_hash(digest) and in_place:
+                files[file] = RemoteFile(file, sibling.size, digest)
         if not _is_hash(info.sha):
             raise HsdError(f"{hub_address()} does not answer as a hub does for {name!r}; check HF_ENDPOINT")
         return cls(name, revision, info.sha, files)

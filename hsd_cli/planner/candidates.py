@@ -6,6 +6,7 @@ import json
 
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from hsd_cli.errors import HsdError
 from hsd_cli.models.content import WEIGHTS
 from hsd_cli.models.downloaded import downloaded_models, files_of
 from hsd_cli.models.locate import embedded_models
@@ -18,11 +19,11 @@ def local_drafters(target: str) -> list[str]:
 
 def _is_causal(name: str) -> bool:
     """Whether there are weights, and they are those of the class that generates text with this kind of model."""
-    files = files_of(name)
-    if not any(path.suffix in WEIGHTS for path in files):
-        return False
     try:
+        files = files_of(name)
+        if not any(path.suffix in WEIGHTS for path in files):
+            return False
         config = json.loads(next(path for path in files if path.name == "config.json").read_bytes())
         return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config["model_type"]) in config["architectures"]
-    except (OSError, ValueError, LookupError, TypeError, StopIteration):  # no model of transformers
+    except (HsdError, OSError, ValueError, LookupError, TypeError, StopIteration):  # no model of transformers
         return False

@@ -28,6 +28,7 @@ from transformers.utils.hub import extract_commit_hash
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.models.failures import explain_failure
 from hsd_cli.models.gguf import gguf_in
+from hsd_cli.models.hub_file import downloaded_file
 from hsd_cli.models.locate import weights_source
 from hsd_cli.runtime.compiling import Compilation, Compile
 from hsd_cli.runtime.device import device_kind, resolve_device, resolve_dtype
@@ -146,7 +147,8 @@ def load_model(
             raise HsdError(f"{name!r} cannot run with --attention {attention} here; try --attention auto") from error
         raise explain_failure(name, "model", error) from error
     # The folder of a download has the commit's name.
-    revision = extract_commit_hash(f"{source}/config.json", getattr(config, "_commit_hash", None))
+    described = downloaded_file(name) or f"{source}/config.json"
+    revision = extract_commit_hash(str(described), getattr(config, "_commit_hash", None))
     result = LoadedModel(
         name,
         model,

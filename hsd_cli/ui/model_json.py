@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from hsd_cli.models.listing import CachedModel
 from hsd_cli.models.pull import Pull
 
 
-def pulled_json(pulls: Sequence[Pull], missing: Sequence[int], folders: Sequence[Path]) -> str:
+def pulled_json(pulls: Sequence[Pull], missing: Sequence[int]) -> str:
     return _json(
         models=[
             {
                 "id": pull.name,
                 "revision": pull.repository.commit,
-                "folder": str(folder),
+                "folder": str(pull.repository.snapshot),
                 "files": [file.name for file in pull.files],
                 "bytes": pull.size,
                 "downloaded_bytes": received,
             }
-            for pull, received, folder in zip(pulls, missing, folders, strict=True)
+            for pull, received in zip(pulls, missing, strict=True)
         ]
     )
 

@@ -10,7 +10,8 @@ from hsd_cli.errors import HsdError
 from hsd_cli.models.failures import needs_code
 from hsd_cli.models.gguf import model_folder
 from hsd_cli.models.gguf_header import is_gguf
-from hsd_cli.models.locate import embedded_folder
+from hsd_cli.models.hub_file import hub_file
+from hsd_cli.models.locate import embedded_folder, weights_source
 from hsd_cli.models.pull import Pull
 from hsd_cli.models.snapshots import CONVERTIBLE, MAIN, described_snapshot
 from hsd_cli.vocab.tiktoken import byte_level_description, is_rank_file
@@ -42,6 +43,8 @@ def read_vocabulary(source: str, revision: str | None = None, trust_remote_code:
 
 
 def _download(source: str, revision: str | None, trust_remote_code: bool) -> Path:
+    if hub_file(source) is not None:
+        return Path(weights_source(source))
     if source.startswith((".", "/", "~")) or source.count("/") > 1 or source.endswith((".json", ".tiktoken")):
         raise HsdError(f"no file or folder {source!r}; give a folder, a tokenizer.json file or an id on the hub")
     downloaded = described_snapshot(source, trust_remote_code) if revision is None else None
