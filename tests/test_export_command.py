@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.cli import LETTERS, PAIRS, checkpoint, hsd
+from tests.own_code import echo_checkpoint
 
 ENGINES = ["vllm", "sglang", "llama.cpp", "transformers"]
 
@@ -26,8 +27,8 @@ def model(folder: Path, tokens: list[str] = LETTERS, width: int | None = None) -
     return str(folder)
 
 
-def exported(target: str, drafter: str, engine: str) -> dict[str, Any]:
-    done = hsd("export", "-t", target, "-d", drafter, "--engine", engine, "--json")
+def exported(target: str, drafter: str, engine: str, *options: str) -> dict[str, Any]:
+    done = hsd("export", "-t", target, "-d", drafter, "--engine", engine, "--json", *options)
     answer: dict[str, Any] = json.loads(done.out)
     assert (done.code, done.err) == (0 if answer["runs"] else 3, "")
     return answer
@@ -196,3 +197,66 @@ def test_a_configuration_that_does_not_tell_is_one_line(config: str, says: str, 
 
 def test_a_target_needs_a_drafter() -> None:
     assert hsd("export", "-t", "embedded:target", "--engine", "vllm").code == 2
+
+
+# Checkpoints that bring code along
+
+
+@pytest.mark.parametrize(
+    ("engine", "flag"),
+    [
+        ("vllm", "vllm serve {target} --trust-remote-code --speculative-config"),
+        ("sglang", "--model-path {target} --trust-remote-code --speculative-algorithm"),
+        ("llama.cpp", None),
+    ],
+)
+def test_engines_are_told_to_run_the_models_own_code(engine: str, flag: str | None, tmp_path: Path) -> None:
+    target, drafter = echo_checkpoint(tmp_path / "t"), echo_checkpoint(tmp_path / "d", noise=0.2)
+    answer = exported(target, drafter, engine, "--trust-remote-code")
+    said = json.dumps(answer["limits"])
+    if flag is None:
+        assert "trust" not in answer["text"]
+        assert "it cannot run a checkpoint's own code" in said
+        assert "(here the target and the drafter)" in said
+    else:
+        assert flag.format(target=target) in answer["text"]
+        assert "by its own code" in said
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_without_the_flag_no_engine_is_told_to(engine: str, tmp_path: Path) -> None:
+    done = hsd("export", "-t", model(tmp_path / "t"), "-d", echo_checkpoint(tmp_path / "d"), "--engine", engine)
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert "needs Python code of its own" in done.err
+    assert done.err.endswith("add --trust-remote-code\n")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_code_that_a_model_can_do_without_needs_no_flag(engine: str, tmp_path: Path) -> None:
+    target, drafter = model(tmp_path / "t"), model(tmp_path / "d")
+    path = Path(target) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoModelForCausalLM": "own.Own"}}))
+    assert "trust" not in exported(target, drafter, engine)["text"]
+    assert "own code" not in json.dumps(exported(target, drafter, engine, "--trust-remote-code"))
+
+
+def test_the_script_for_transformers_runs_the_models_own_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    target, drafter = echo_checkpoint(tmp_path / "t"), echo_checkpoint(tmp_path / "d", noise=0.2)
+    done = hsd("export", "-t", target, "-d", drafter, "--engine", "transformers", "-q", "--trust-remote-code")
+    plain = hsd("generate", "-t", target, "-a", "ar", "-n", 20, "-q", "--trust-remote-code", "abc")
+    script = tmp_path / "pair.py"
+    script.write_text(done.out.replace("max_new_tokens=256", "max_new_tokens=20"))
+    monkeypatch.setattr("sys.argv", [str(script), "abc"])
+    runpy.run_path(str(script), run_name="__main__")
+    assert capsys.readouterr().out == plain.out + "\n"
+
+
+def test_a_refusal_says_what_hsd_needs_to_run_the_code(tmp_path: Path) -> None:
+    target, drafter = echo_checkpoint(tmp_path / "t"), model(tmp_path / "d", PAIRS)
+    refuses = hsd("export", "-t", target, "-d", drafter, "--engine", "sglang", "--trust-remote-code")
+    assert refuses.code == 3
+    assert refuses.err.endswith(f"; hsd can: hsd generate --trust-remote-code -t {target} -d {drafter}\n")

@@ -23,6 +23,7 @@ def export(
         typer.Option(help="What is to serve the pair.", show_default=False),
     ],
     pair: options.Pair,
+    trust_remote_code: options.TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")] = False,
 ) -> None:
@@ -30,7 +31,8 @@ def export(
 
     The answer comes from tokenizer files and configurations: whether the vocabularies are the same, what they share,
     and what the engine does about it. A shell command, or a Python script for `transformers`, goes to stdout; the
-    engine's limits with this pair go to stderr, each with the page or source that has it. No weights are read.
+    engine's limits with this pair go to stderr, each with the page or source that has it. No weights are read. With
+    `--trust-remote-code` the engine is told to run the checkpoints' own code, too.
 
     Exit codes: 0 printed; 1 failure; 2 usage; 3 that engine cannot run this pair; 130 interrupted.
 
@@ -52,12 +54,13 @@ def export(
     from hsd_cli.export.recipe import Refusal
 
     names = pair.target or EMBEDDED_TARGET, pair.draft or EMBEDDED_DRAFTER
-    found = ENGINES[engine](ExportedPair.read(*names))
+    found = ENGINES[engine](ExportedPair.read(*names, trust_remote_code))
     if as_json:
         typer.echo(found.json())
         raise typer.Exit(EXIT_CANNOT_SERVE if isinstance(found, Refusal) else 0)
     if isinstance(found, Refusal):
-        raise CannotServeError(f"{found}; hsd can: {join(['hsd', 'generate', '-t', names[0], '-d', names[1]])}")
+        flag = ["--trust-remote-code"] if trust_remote_code else []
+        raise CannotServeError(f"{found}; hsd can: {join(['hsd', 'generate', *flag, '-t', names[0], '-d', names[1]])}")
     with Output(None) as sink:
         sink.write(found.text)
     if not quiet:

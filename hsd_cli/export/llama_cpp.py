@@ -15,6 +15,7 @@ REPOSITORY = "https://github.com/ggml-org/llama.cpp"
 CHECK = f"{REPOSITORY}/blob/master/common/speculative.cpp"
 SERVER = f"{REPOSITORY}/blob/master/tools/server/README.md"
 CONVERTER = f"{REPOSITORY}/blob/master/convert_hf_to_gguf.py"
+BASE = f"{REPOSITORY}/blob/master/conversion/base.py"
 NO_TRANSLATION = Fact(
     "translating between vocabularies (--spec-replace) was removed in May 2026", f"{REPOSITORY}/pull/22838"
 )
@@ -42,7 +43,11 @@ def export(pair: ExportedPair) -> Recipe | Refusal:
             *("--spec-type", "draft-simple", "--spec-draft-n-max", str(DRAFTED)),
         ],
     ]
-    return Recipe("llama.cpp", "sh", "".join(f"{join(line)}\n" for line in lines), "sd", LIMITS)
+    limits: tuple[Fact, ...] = LIMITS
+    if roles := pair.with_own_code:
+        code = "it cannot run a checkpoint's own code, and has no flag for it; what its converter has not, it refuses"
+        limits = (Fact(f"{code} (here the {' and the '.join(roles)})", BASE), *LIMITS)
+    return Recipe("llama.cpp", "sh", "".join(f"{join(line)}\n" for line in lines), "sd", limits)
 
 
 def _converted(model: ExportedModel, role: str) -> list[list[str]]:

@@ -11,6 +11,11 @@ DOCS = "https://docs.sglang.io/docs/advanced_features/speculative_decoding"
 CHECK = "https://github.com/sgl-project/sglang/pull/23838"
 INTERSECTION = Fact("drafting in shared tokens is a proposal there", "https://github.com/sgl-project/sglang/pull/22883")
 
+OWN_CODE = Fact(
+    "a kind of model that SGLang has not runs by its own code, if that is written for its fallback to transformers",
+    "https://docs.sglang.io/docs/supported-models/transformers_fallback",
+)
+
 
 def export(pair: ExportedPair) -> Recipe | Refusal:
     if not pair.report.same:
@@ -23,6 +28,7 @@ def export(pair: ExportedPair) -> Recipe | Refusal:
         [
             *("python", "-m", "sglang.launch_server"),
             *("--model-path", pair.target.name),
+            *pair.trusting,
             *("--speculative-algorithm", "STANDALONE"),
             *("--speculative-draft-model-path", pair.drafter.name),
             *("--speculative-num-steps", str(DRAFTED)),
@@ -31,6 +37,7 @@ def export(pair: ExportedPair) -> Recipe | Refusal:
         ]
     )
     limits = (
+        *((OWN_CODE,) if pair.with_own_code else ()),
         Fact("STANDALONE does not go with --enable-dp-attention", DOCS),
         Fact(
             "without its change 23838 vocabularies are not compared, and a drafter with another one garbles the text",

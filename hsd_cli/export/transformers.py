@@ -22,9 +22,9 @@ DRAFTER = {drafter!r}
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 dtype = "auto" if device == "cuda" else torch.float32
-tokenizer = AutoTokenizer.from_pretrained(TARGET)
-target = AutoModelForCausalLM.from_pretrained(TARGET, dtype=dtype).to(device)
-drafter = AutoModelForCausalLM.from_pretrained(DRAFTER, dtype=dtype).to(device)
+tokenizer = AutoTokenizer.from_pretrained(TARGET{trusting})
+target = AutoModelForCausalLM.from_pretrained(TARGET, dtype=dtype{trusting}).to(device)
+drafter = AutoModelForCausalLM.from_pretrained(DRAFTER, dtype=dtype{trusting}).to(device)
 drafter.generation_config.num_assistant_tokens = {drafted}
 drafter.generation_config.num_assistant_tokens_schedule = "constant"
 
@@ -39,7 +39,7 @@ ids = target.generate(
 print(tokenizer.decode(ids[0, inputs.input_ids.shape[1] :], skip_special_tokens=True))
 '''
 TOKENIZERS = """    tokenizer=tokenizer,
-    assistant_tokenizer=AutoTokenizer.from_pretrained(DRAFTER),
+    assistant_tokenizer=AutoTokenizer.from_pretrained(DRAFTER{trusting}),
 """
 
 BOTH = (Fact("one prompt at a time, and no models that keep a state (recurrent ones)", CHECK),)
@@ -67,10 +67,12 @@ def export(pair: ExportedPair) -> Recipe | Refusal:
         if same:
             padding = f"equal vocabularies whose heads are padded differently ({pair.widths}) count as different"
             limits = (Fact(padding, CHECK), *limits)
+    trusting = ", trust_remote_code=True" if pair.trust_remote_code else ""
     text = SCRIPT.format(
         target=pair.target.name,
         drafter=pair.drafter.name,
         drafted=DRAFTED,
-        tokenizers="" if equal_widths else TOKENIZERS,
+        tokenizers="" if equal_widths else TOKENIZERS.format(trusting=trusting),
+        trusting=trusting,
     )
     return Recipe("transformers", "python", text, "sd" if equal_widths else "slem", limits)

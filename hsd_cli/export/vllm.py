@@ -50,6 +50,15 @@ HETEROGENEOUS = (
 )
 
 
+OWN_CODE = (
+    Fact(
+        "a kind of model that vLLM has not runs by its own code, if that is written for its Transformers backend",
+        MODELS,
+    ),
+    Fact("the flag is for the drafter's code, too", CONFIG),
+)
+
+
 def export(pair: ExportedPair) -> Recipe | Refusal:
     report = pair.report
     if not report.same and not report.a.shared:
@@ -63,5 +72,7 @@ def export(pair: ExportedPair) -> Recipe | Refusal:
         if report.same:
             padding = f"equal vocabularies whose heads are padded differently ({pair.widths}) count as different"
             limits = (Fact(padding, CONFIG), *limits)
-    command = join(["vllm", "serve", pair.target.name, "--speculative-config", json.dumps(settings)])
-    return Recipe("vllm", "sh", command + "\n", "sd" if one_vocabulary else "tli", (*limits, *BOTH))
+    if pair.with_own_code:
+        limits = (*OWN_CODE, *limits)
+    command = ["vllm", "serve", pair.target.name, *pair.trusting, "--speculative-config", json.dumps(settings)]
+    return Recipe("vllm", "sh", join(command) + "\n", "sd" if one_vocabulary else "tli", (*limits, *BOTH))

@@ -134,8 +134,10 @@ def _full_disk(name: str, error: BaseException) -> str | None:
 
 def needs_code(name: str, error: BaseException) -> str | None:
     """What to say of a checkpoint whose own code was not to be run; ``None`` for other errors."""
-    if "Please pass the argument `trust_remote_code=True`" not in str(error):
-        return None
+    return code_needed(name) if "Please pass the argument `trust_remote_code=True`" in str(error) else None
+
+
+def code_needed(name: str) -> str:
     return (
         f"{name!r} needs Python code of its own, which can do anything here that you can do; if you trust its author, "
         "add --trust-remote-code"
