@@ -137,3 +137,15 @@ def test_a_prompt_that_may_fit_or_is_short_is_counted_in_tokens(model: str, monk
     assert "161 characters" in hsd("generate", "-t", model, "a" * (32 * len("<end>") + 1)).err
     read = hsd("generate", "--json", "-t", model, "-n", 1, "<end>" * 31)
     assert json.loads(read.out)["prompt_tokens"] == 31
+
+
+def test_texts_of_one_prompt_that_follow_each_other_have_it_encoded_once(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = tmp_path / "records.jsonl"
+    prompts = ["abc", "abc", "abc", "ab", "abc"]
+    records.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
+    lengths = encoded(monkeypatch)
+    done = hsd("generate", "-q", "-t", model, "-n", 2, "-i", records)
+    assert [json.loads(line)["prompt_tokens"] for line in done.out.splitlines()] == [3, 3, 3, 2, 3]
+    assert lengths == [3, 2, 3]

@@ -43,6 +43,8 @@ class ModelTokenizer:
         own = tokenizer.eos_token_id
         # Of several, the tokenizer's own comes first: it is the one that ends a reply.
         self._eos_ids = tuple(sorted(eos_ids, key=lambda eos: eos != own)) or (() if own is None else (own,))
+        # Texts of the same prompt mostly begin one after another, and a long one takes a while.
+        self._ids = lru_cache(maxsize=1)(self._read)
 
     @classmethod
     def load(cls, name: str, eos_ids: Sequence[int] = (), trust_remote_code: bool = False) -> ModelTokenizer:
@@ -122,11 +124,14 @@ class ModelTokenizer:
 
     def _encode(self, marked: str, marks: Marks, add_special_tokens: bool) -> list[int]:
         beginning, *others = marks.split(marked)
-        ids = list(self._tokenizer(beginning, add_special_tokens=add_special_tokens)["input_ids"])
+        ids = list(self._ids(beginning, add_special_tokens))
         for plain, rest in zip(others[::2], others[1::2], strict=True):
             ids += self.vocabulary.encode(plain.encode())
             ids += self._tokenizer(rest, add_special_tokens=False)["input_ids"]
         return ids
+
+    def _read(self, text: str, add_special_tokens: bool) -> tuple[int, ...]:
+        return tuple(self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
 
     @cached_property
     def _special_tokens(self) -> tuple[str, ...]:
