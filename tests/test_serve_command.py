@@ -536,6 +536,17 @@ def test_beyond_the_queue_it_is_429_at_once(guarded: Server, endless: str) -> No
     guarded.until("hsd_texts_running", 0)
 
 
+def test_texts_of_a_request_of_which_another_fails_are_counted_as_such(guarded: Server, endless: str) -> None:
+    def counts() -> list[float]:
+        return [guarded.metric("hsd_texts_total", reason=reason) for reason in ("error", "sibling_error", "gone")]
+
+    before = counts()
+    asked: dict[str, Any] = {"model": endless, "max_tokens": ENDLESS, "temperature": 0}
+    with pytest.raises(openai.BadRequestError, match="the target's context holds"):
+        guarded.openai.completions.create(**asked, prompt=["a" * (ENDLESS + 2000), "a"])
+    assert [now - then for now, then in zip(counts(), before, strict=True)] == [1, 1, 0]
+
+
 def test_metrics_count_what_usage_says(server: Server) -> None:
     def counts() -> list[float]:
         names = ("prompt_tokens", "tokens", "drafted_tokens", "accepted_tokens", "target_passes", "texts")

@@ -32,7 +32,8 @@ async def reply(
 
     def end() -> None:
         worker.give_up(order)
-        metrics.texts.labels("gone").inc(sum(not job.ended for job in order.jobs))
+        reason = "sibling_error" if any(job.failed for job in order.jobs) else "gone"
+        metrics.texts.labels(reason).inc(sum(not job.ended for job in order.jobs))
 
     try:
         if asked.stream:

@@ -35,6 +35,7 @@ class Job:
         self.generation: Generation | None = None  # there from the first commit on
         self.given_up = False
         self.ended = False
+        self.failed = False
         self._order = order
         self._watch = watch
 
@@ -43,6 +44,9 @@ class Job:
         self._order.loop.call_soon_threadsafe(self._arrive, event)
 
     def _arrive(self, event: Commit | Exception) -> None:
+        if self.given_up:  # it was under way to somebody who does not wait any more
+            return
+        self.failed = isinstance(event, Exception)
         self.ended = isinstance(event, Exception) or event.finish_reason is not None
         self._watch(self, event)
         self._order.events.put_nowait((self.index, event))
