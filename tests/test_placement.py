@@ -13,6 +13,8 @@ import torch
 from accelerate import dispatch_model
 from torch import nn
 
+from hsd_cli.batch_engine import BatchEngine
+from hsd_cli.decoding.loop import Commit
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.engine import Engine, Request
 from hsd_cli.errors import HsdError, UsageError
@@ -23,6 +25,7 @@ from hsd_cli.runtime.packing import PackedLinear
 from hsd_cli.runtime.placement import devices_of, input_device, is_whole, shared_out
 from tests.architectures import CONFIGS, RECURRENT, random_model
 from tests.cli import hsd
+from tests.serving import Server
 
 ENDS = {"model.embed_tokens": "cpu", "model.rotary_emb": "cpu", "model.norm": "cpu", "lm_head": "cpu"}
 SKIPPED = ["past_key_values", "cache_params"]
@@ -107,6 +110,28 @@ def test_a_part_that_is_fetched_runs_on_the_first_gpu(in_parts: LoadedModel, mon
 def test_the_command_takes_a_map() -> None:
     plain = hsd("generate", "-n", 12, "-q", "import os")
     assert hsd("generate", "-n", 12, "-q", "--device-map", "auto", "import os") == plain
+
+
+def test_a_server_takes_a_map() -> None:
+    plain = hsd("generate", "-n", 12, "-q", "import os").out.removesuffix("\n")
+    with Server("--device-map", "auto", fork=True) as server:
+        asked: dict[str, Any] = {"model": "embedded:target", "prompt": "import os", "max_tokens": 12, "temperature": 0}
+        assert server.openai.completions.create(**asked).choices[0].text == plain
+
+
+def test_texts_of_a_model_in_parts_take_turns(in_parts: LoadedModel) -> None:
+    wanted = [Request(prompt, max_new_tokens=6) for prompt in ("import os", "class Stack:")]
+    alone = ["".join(commit.text for commit in Engine(in_parts, None).generate(each).commits) for each in wanted]
+    engine = BatchEngine(Engine(in_parts, None), 2)
+    texts = {engine.begin(request): "" for request in wanted}
+    turns = []
+    while engine.texts:
+        for text, happened in engine.step():
+            assert isinstance(happened, Commit), happened
+            texts[text] += happened.text
+            turns.append(text)
+    assert list(texts.values()) == alone
+    assert turns[:4] == [*texts] * 2
 
 
 def test_two_ways_to_place_the_target_are_one_too_many() -> None:

@@ -19,7 +19,7 @@ SERVER = "Server"
 KEY = "HSD_API_KEY"
 
 
-@in_groups(without=("device_map", "tensor_parallel", "parallel", "targets"))
+@in_groups(without=("tensor_parallel", "parallel", "targets"))
 def serve(
     *,
     models: options.Models,
@@ -73,6 +73,10 @@ def serve(
     `usage` what was drafted and accepted. What would change the text and is not there, such as `tools` or
     `logit_bias`, is refused. With a seed and a temperature the text is that of `hsd generate`; further choices have
     seeds made of it.
+
+    **Several GPUs**: `--device-map auto` puts the target's layers on all of them, if one does not hold it. Passes are
+    shared only where the target is in one piece: in parts, the texts of `--batch-size` take turns, each in passes of
+    its own, and all together take about as long as one after another.
 
     **Safety**: the server listens to this machine alone, and only if it is addressed as such, by no page but its own;
     it needs a key to listen elsewhere, and then wants it for all but the page and `/health`. It does no encryption: put
