@@ -44,12 +44,22 @@ class EnumeratedRandomness:
         return torch.arange(len(probabilities)) < self._choose([*firsts, accepted])
 
 
-def law(program: Callable[[EnumeratedRandomness], Hashable]) -> dict[Hashable, float]:
+class EveryCoin(EnumeratedRandomness):
+    """Follows the coins behind a rejection, too: nothing may come of how they fall."""
+
+    def accept(self, probabilities: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([self._choose([1 - p, p]) == 1 for p in probabilities.double().tolist()])
+
+
+def law(
+    program: Callable[[EnumeratedRandomness], Hashable],
+    randomness_of: type[EnumeratedRandomness] = EnumeratedRandomness,
+) -> dict[Hashable, float]:
     """The exact distribution of what ``program`` returns."""
     outcomes: defaultdict[Hashable, float] = defaultdict(float)
     trail: list[int] | None = []
     while trail is not None:
-        randomness = EnumeratedRandomness(trail)
+        randomness = randomness_of(trail)
         outcomes[program(randomness)] += randomness.probability
         trail = _next_trail(randomness)
     return dict(outcomes)

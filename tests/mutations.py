@@ -52,9 +52,8 @@ def seeded(algorithm: str) -> str:
 
 
 PADDED = "tests/test_losslessness.py::test_padded_heads_are_the_same_vocabulary"
-LONG = "tests/test_losslessness.py::test_long_samples_follow_the_targets_law"
-LONG_REJECTION = f"{LONG}[tli-heterogeneous-temperature 1]"
-LONG_COUPLED = "tests/test_losslessness.py::test_seeded_samples_follow_the_targets_law[temperature 1]"
+ALL_COINS = "tests/test_losslessness.py::test_coins_behind_a_rejection_change_nothing[tli]"
+LONG_COUPLED = "tests/test_losslessness.py::test_seeded_samples_follow_the_targets_law"
 SHORTENED = "tests/test_losslessness.py::test_a_draft_that_is_cut_for_want_of_memory_keeps_the_targets_law"
 AHEAD = "tests/test_parallel.py::test_whole_texts_have_exactly_the_targets_law[sd-same-as it comes]"
 CHECKS = "tests/test_verification.py"
@@ -87,7 +86,7 @@ MUTATIONS = [
     Mutation("residual of both signs", VERIFIER, "proposed).clamp(min=0)", "proposed).abs()", (law("tli"),)),
     Mutation("residual after the last", VERIFIER, " * (accepted < len(draft))", "", (law("tli"),)),
     Mutation("residual of the first", VERIFIER, "accepted.clamp(max=len(draft) - 1)", "(accepted * 0)", (law("tli"),)),
-    Mutation("a coin after a rejection", VERIFIER, COINS, COINS.removesuffix(".cumprod(0)"), (LONG_REJECTION,)),
+    Mutation("a coin after a rejection", VERIFIER, COINS, COINS.removesuffix(".cumprod(0)"), (ALL_COINS,)),
     Mutation("nothing to draw from", VERIFIER, "residual.sum() > 0", "residual.sum() >= 0", (CHECKS,)),
     Mutation("coins upside down", VERIFIER, ") < probabilities", ") >= probabilities", (CHECKS,)),
     Mutation("a guess is drawn anew", VERIFIER, GUESSED, "weights", (AHEAD,)),

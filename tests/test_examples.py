@@ -32,7 +32,7 @@ SHORTER = {
     r"--samples \d+": "",
     r" -n 32 --repeats 2": "",
     "hsd verify": "hsd verify --samples 1 -n 2",
-    "hsd bench": "hsd bench --take 1 -n 8",
+    "hsd bench": "hsd bench --take 1 -n 8 --repeats 1",
     "hsd serve": "hsd serve --port 0",
 }
 

@@ -29,7 +29,7 @@ from hsd_cli.runtime.model import LanguageModel
 from hsd_cli.runtime.replicas import Replicas
 from tests.enumeration import EnumeratedRandomness, law
 from tests.laws import SETTINGS, TinyPair, exact_law, tiny_pair, token_ids
-from tests.test_losslessness import HETEROGENEOUS, ForgetsTheResidual, largest_difference, p_value
+from tests.test_losslessness import HETEROGENEOUS, ForgetsTheResidual, fit, largest_difference
 from tests.tiny import END, TableModel, vocabulary
 
 DRAFTING = [name for name in HETEROGENEOUS if name != "lookup"]  # those with a drafter model
@@ -226,7 +226,7 @@ def test_long_samples_follow_the_targets_law(algorithm: str, name: str) -> None:
     beats = RHYTHMS["a hiccup"][0]
     ids = token_ids(parallel_commits(pair, algorithm, rule, settings, 1500, beats, eos=False))
     assert len(ids) == 1500
-    assert p_value(pair, ids, settings) > 1e-3
+    assert fit(pair, ids, settings).p_value > 1e-3
 
 
 BEATS = st.lists(st.builds(Beat, st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=5)
