@@ -22,7 +22,8 @@ def gguf_of(
     divisors: Sequence[float] = (),
     **metadata: Any,
 ) -> Path:
-    """Writes the Llama or Qwen2 of ``folder`` to ``path``, its matrices as ``kind``, the rest as float32.
+    """Writes the Llama, Qwen 2 or 3, Phi 3 or Gemma 2 of ``folder`` to ``path``, its matrices as ``kind``, the rest as
+    float32.
 
     ``divisors`` are of rotary frequencies.
     """
@@ -43,6 +44,8 @@ def gguf_of(
         weights = tensor.numpy()
         if config.model_type == "llama" and ("q_proj" in name or "k_proj" in name):
             weights = _permuted(weights, config.num_attention_heads if "q_" in name else config.num_key_value_heads)
+        if config.model_type == "gemma2" and "norm" in name:
+            weights = weights + 1  # here one is added to these when they are used
         stored = kind if weights.ndim == 2 else GGMLQuantizationType.F32
         data = quants.quantize(np.ascontiguousarray(weights), stored)
         writer.add_tensor(names.get_name(name, (".weight", ".bias")), data, raw_dtype=stored)
@@ -66,6 +69,13 @@ def _describe(writer: GGUFWriter, config: Any) -> None:
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     if config.model_type == "llama":
         writer.add_rope_dimension_count(config.head_dim)
+    if config.model_type in ("qwen3", "gemma2"):
+        writer.add_key_length(config.head_dim)
+    if getattr(config, "sliding_window", None):
+        writer.add_sliding_window(config.sliding_window)
+    if config.model_type == "gemma2":
+        writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
     writer.add_vocab_size(config.vocab_size)
 
 

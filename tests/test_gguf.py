@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ pytest.importorskip("gguf", reason="needs hsd-cli[gguf]")
 
 import torch
 from gguf import GGMLQuantizationType
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config, Phi3Config, PreTrainedConfig, Qwen2Config, Qwen3Config
 
 from hsd_cli.models.gguf import model_folder
 from hsd_cli.models.locate import EMBEDDED_FOLDER
@@ -26,6 +27,12 @@ from tests.gguf_files import gguf_of
 
 PROMPT = "class Stack:\n    def __init__(self"
 TEXTS = ["import os", "  if x == 10:\n\treturn 'é ✓ 漢'\n", "", " a", "<|endoftext|>x", "naïve  spaces   "]
+SMALL: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "rope_theta": 5000.0, "initializer_range": 0.4,
+}  # fmt: skip
+BYTE_LEVEL = {"vocab_size": 4096, "bos_token_id": 0, "eos_token_id": 0}  # the embedded target's tokenizer
+SPELLED = {"vocab_size": 3072, "bos_token_id": 1, "eos_token_id": 2}  # the embedded drafter's
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
 
 
@@ -39,6 +46,14 @@ def logits(name: str | Path) -> torch.Tensor:
     model = load_model(str(name), "cpu", "float32", packed=False).model
     with torch.inference_mode():
         return model(input_ids=torch.arange(5, 45)[None]).logits
+
+
+def greedy(name: str | Path) -> list[int]:
+    """24 tokens after some."""
+    model = load_model(str(name), "cpu", "float32").model
+    ids = torch.arange(5, 45)[None]
+    written = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
+    return written[0, 40:].tolist()  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("name", ["target", "drafter"])
@@ -68,20 +83,36 @@ def test_packed_weights_are_unpacked(kind: GGMLQuantizationType, tolerance: floa
     assert 0 <= difference < tolerance
 
 
-def test_qwen2_with_biases(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [
+        Qwen2Config(**SMALL, **BYTE_LEVEL, tie_word_embeddings=False),
+        Qwen3Config(**SMALL, **BYTE_LEVEL, tie_word_embeddings=False, head_dim=24),
+        Phi3Config(**SMALL, **SPELLED, pad_token_id=0),
+        Phi3Config(**SMALL, **SPELLED, pad_token_id=0, sliding_window=7),
+        Gemma2Config(**SMALL, **SPELLED, head_dim=24, sliding_window=7, final_logit_softcapping=20.0),
+    ],
+    ids=["qwen2", "qwen3", "phi3", "phi3 with a window", "gemma2"],
+)
+def test_other_kinds_are_the_models_that_they_were_made_of(config: PreTrainedConfig, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=4096, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, bos_token_id=0, eos_token_id=0, tie_word_embeddings=False, rope_theta=5000.0,
-    )  # fmt: skip
-    model = Qwen2ForCausalLM(config)
+    model = AutoModelForCausalLM.from_config(config)
     for name, weights in model.named_parameters():
-        if name.endswith("bias"):
+        if "norm" in name or name.endswith("bias"):  # which begin as ones and zeros
             torch.nn.init.normal_(weights)
-    model.save_pretrained(tmp_path / "qwen")
-    (tmp_path / "qwen" / "tokenizer.json").write_bytes((EMBEDDED_FOLDER / "target" / "tokenizer.json").read_bytes())
-    made = gguf_of(tmp_path / "qwen", tmp_path / "qwen.gguf")
-    assert torch.equal(logits(made), logits(tmp_path / "qwen"))
+    folder = tmp_path / "checkpoint"
+    model.save_pretrained(folder)
+    tokenizer = EMBEDDED_FOLDER / ("target" if config.vocab_size == BYTE_LEVEL["vocab_size"] else "drafter")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / file).write_bytes((tokenizer / file).read_bytes())
+    made = gguf_of(folder, tmp_path / "x.gguf")
+    assert torch.equal(logits(made), logits(folder))
+    written = greedy(made)
+    assert written == greedy(folder)
+    assert len(set(written)) > 3 or config.tie_word_embeddings  # with random ones each token writes itself
+    if config.model_type != "gemma2":  # whose tokenizers put no space before a text, as this one does
+        read, original = (ModelTokenizer.load(str(source)) for source in (made, folder))
+        assert [read.render(text) for text in TEXTS] == [original.render(text) for text in TEXTS]
 
 
 def test_the_command_writes_the_same_text_with_files(files: dict[str, Path]) -> None:

@@ -26,6 +26,12 @@ ENDS = {
     "<eos>", "<｜end▁of▁sentence｜>",
 }  # fmt: skip
 END_KEYS = ("eos", "eot", "eom")
+LEFT_OUT = {
+    "head_dim": "attention.key_length",
+    "sliding_window": "attention.sliding_window",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+}
 # Of rotary positions, with what each needs, as transformers and as GGUF call it.
 FACTOR = {"factor": "factor"}
 SCALINGS = {"linear": FACTOR, "yarn": FACTOR | {"original_max_position_embeddings": "original_context_length"}}
@@ -77,6 +83,7 @@ def _describe(header: Header, file: Path, folder: Path) -> None:
     transformers.utils.logging.set_verbosity_error()
     config = transformers.AutoConfig.from_pretrained(folder, gguf_file=str(file))
     config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, "")]
+    _complete(header, config)
     _scale_positions(header, config)
     save_tokenizer(header, file, folder)
     config.save_pretrained(folder)
@@ -90,6 +97,14 @@ def _ends(metadata: dict[str, Any]) -> list[int]:
     kinds = zip(metadata["tokenizer.ggml.tokens"], metadata.get("tokenizer.ggml.token_type", []), strict=False)
     usual = [index for index, (token, kind) in enumerate(kinds) if kind == CONTROL and token in ENDS]
     return [index for index in dict.fromkeys([*own, *usual]) if index is not None]
+
+
+def _complete(header: Header, config: Any) -> None:
+    """What the library leaves at its own defaults, which are those of one model of the kind."""
+    for name, key in LEFT_OUT.items():
+        if (value := header.of_architecture(key)) and hasattr(config, name):  # a window of 0 is none
+            setattr(config, name, value)
+    config.pad_token_id = header.metadata.get("tokenizer.ggml.padding_token_id")
 
 
 def _scale_positions(header: Header, config: Any) -> None:
