@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli import Result, hsd, shell_hsd
+from tests.cli import Result, hsd
 from tests.hub import Hub, Repository, use
 
 pytest.importorskip("gguf", reason="needs hsd-cli[gguf]")
@@ -83,14 +83,12 @@ def test_one_file_is_pulled_and_runs_without_the_hub(
     assert Path(result.out.strip()).relative_to(tmp_path).parts[-2:] == (model.commit, EXACT)
     assert hub.downloads == [(EXACT, None)]
     asked = len(hub.requests)
-    text = generated("embedded:drafter")
-    assert generated(NAME) == generated(result.out.strip()) == text
-    environment = {"HF_HOME": str(tmp_path / "home"), "HSD_CACHE": str(tmp_path / "notes"), "HF_HUB_OFFLINE": "1"}
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    alone = shell_hsd("generate", "--json", "-t", NAME, "-n", "12", "import", **environment)
-    described = json.loads(alone.out)
-    assert (described["text"], described["target"]["revision"]) == (text.out, model.commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    described = json.loads(hsd("generate", "--json", "-t", NAME, "-n", 12, "import").out)
+    assert (described["text"], described["target"]["revision"]) == (generated("embedded:drafter").out, model.commit)
+    assert generated(result.out.strip()).out == described["text"]
     assert len(hub.requests) == asked
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     assert hsd("pull", NAME).err == f"hsd: {NAME}: nothing to download\n"
 
 
