@@ -63,17 +63,17 @@ COPIES = "tests/test_lookup.py"
 
 VERIFIER, NOISE, SAMPLING = "decoding/verification.py", "decoding/noise.py", "decoding/sampling.py"
 PROJECTION, SLRS, TOKENS = "drafting/projection.py", "drafting/slrs.py", "drafting/token_drafter.py"
-PROTOCOL, SAME = "drafting/protocol.py", "drafting/sd.py"
+PROTOCOL, DRAWING, REGISTRY = "drafting/protocol.py", "drafting/drawing.py", "drafting/registry.py"
 LOOKUP, INDEX = "drafting/lookup.py", "drafting/suffix_index.py"
 PARALLEL = "decoding/parallel.py"
 
 RATIO = "(p_t / psi_t).clamp(max=1)"
 COINS = "self._randomness.accept(_acceptance(p, psi, draft.tokens)).cumprod(0)"
-MATCHES = "(choices[: len(draft)] == draft.tokens).cumprod(0)"
+MATCHES = "min(common_prefix(own, proposed), rows - 1)"
 GUESSED = "torch.where(accepted < len(p), weights, guessed)"
 SEED = " + _signed(seed * GOLDEN)) + _signed(seed)"
-TOKEN = "(torch.arange(size, device=device) + 1)"
-DRAWN = "self._rule.propose(psi, position"
+TOKEN = "(tokens + 1)"
+DRAWN = "self._rule.propose(weights, "
 AFTER = "self._index.after + place % period"
 
 MUTATIONS = [
@@ -97,17 +97,21 @@ MUTATIONS = [
     Mutation("draws the least with a chance", VERIFIER, "share = 1 - torch", "share = torch", (CHECKS,)),
     Mutation("draws past a tie", VERIFIER, "cumulated[-1:])[0]", "cumulated[-1:], right=True)[0]", (CHECKS,)),
     Mutation("void point mass", VERIFIER, "(tokens < size).float()", "(tokens <= size).float()", (CHECKS,)),
-    Mutation("NaN unnoticed (rejection)", VERIFIER, "weights.sum().isfinite()", "(weights != 2).any()", (CHECKS,)),
-    Mutation("NaN unnoticed (coupled)", VERIFIER, "values.isfinite().all()", "(values != 2).any()", (CHECKS,)),
-    Mutation("noise of the call", VERIFIER, "seed, position, len(logits)", "seed, 0, len(logits)", (seeded("slem"),)),
+    Mutation("NaN unnoticed (rejection)", VERIFIER, "isfinite(mass)", "True", (CHECKS,)),
+    Mutation("NaN unnoticed (coupled)", VERIFIER, "all(map(isfinite, numbers[:rows]))", "True", (CHECKS,)),
+    Mutation("noise of the call", VERIFIER, "arange(position, position + rows", "arange(0, rows", (seeded("slem"),)),
     Mutation("noise of the wrong sign", VERIFIER, "logits = logits - exp", "logits = logits + exp", (LONG_COUPLED,)),
-    Mutation("a match after a miss", VERIFIER, MATCHES, MATCHES.removesuffix(".cumprod(0)"), (seeded("tli"),)),
     Mutation(
-        "own token of the end", VERIFIER, "choices.index_select(0, accepted[None])[0]", "choices[-1]", (seeded("tli"),)
+        "a match after a miss",
+        VERIFIER,
+        MATCHES,
+        "min(sum(map(int.__eq__, own, map(int, proposed))), rows - 1)",
+        (seeded("tli"),),
     ),
-    Mutation("proposals times noise", VERIFIER, "(psi / exponential_noise", "(psi * exponential_noise", (CHECKS,)),
-    Mutation("greedy proposes the least", VERIFIER, "return psi.argmax()", "return psi.argmin()", (CHECKS,)),
-    Mutation("noise without position", NOISE, "device=device) + position)", "device=device))", (CHECKS,)),
+    Mutation("own token of the end", VERIFIER, "own[: accepted + 1]", "[*own[:accepted], own[-1]]", (seeded("tli"),)),
+    Mutation("proposals times noise", VERIFIER, "together / exp", "together * exp", (CHECKS,)),
+    Mutation("greedy proposes the least", VERIFIER, "together.argmax(", "together.argmin(", (CHECKS,)),
+    Mutation("noise without position", NOISE, "positions[:, None] *", "(positions[:, None] * 0) *", (CHECKS,)),
     Mutation("noise without seed", NOISE, SEED, ")", (CHECKS,)),
     Mutation("noise without token", NOISE, TOKEN, f"{TOKEN} * 0", (CHECKS,)),
     Mutation("noise is uniform", NOISE, "-torch.log1p(-uniform.clamp(max=1 - 2.0**-24))", "uniform", (CHECKS,)),
@@ -118,31 +122,57 @@ MUTATIONS = [
     Mutation("penalty is a reward", SAMPLING, "where(scores < 0, ", "where(scores > 0, ", (WARPING,)),
     Mutation("penalty a place late", SAMPLING, ") <= torch.arange(", ") < torch.arange(", (WARPING,)),
     Mutation("penalty for what is gone", SAMPLING, "unchanged:], -1)", "unchanged:], 0)", (WARPING,)),
-    Mutation("duplicates not summed", PROJECTION, "index_add_(", "index_copy_(", (law("tli", "duplicates"),)),
-    Mutation("tli: nothing masked", PROJECTION, "_excluded[self._from] = False", "_excluded[:] = False", (law("tli"),)),
-    Mutation("union: no void mass", PROJECTION, "(1 - psi.sum()).clamp(min=0)", "0", (law("union"),)),
-    Mutation("tokens: other ψ drawn from", TOKENS, DRAWN, DRAWN.replace("psi", "psi.sqrt()"), (law("tli"),)),
-    Mutation("sd: other ψ told", TOKENS, "psi[: self._target", "psi.sqrt()[: self._target", (law("sd", "same"),)),
-    Mutation("sd: padding is drawn", SAME, "logits.shape[1] == self._usable", "True", (f"{PADDED}[sd-0-2]",)),
+    Mutation("duplicates not summed", PROJECTION, "scatter_add_(", "scatter_(", (law("tli", "duplicates"),)),
+    Mutation("tli: nothing masked", PROJECTION, "not self._void", "self._void", (law("tli"),)),
+    Mutation(
+        "union: no void mass",
+        PROJECTION,
+        "(1 - shared.sum(0, keepdim=True)).clamp(min=0)",
+        "shared[:1] * 0",
+        (law("union"),),
+    ),
+    Mutation("tokens: other ψ drawn from", DRAWING, DRAWN, DRAWN.replace("weights", "weights.sqrt()"), (law("tli"),)),
+    Mutation("sd: other ψ told", TOKENS, "torch.stack(weights)", "torch.stack(weights).sqrt()", (law("sd", "same"),)),
+    Mutation(
+        "sd: padding is drawn",
+        REGISTRY,
+        "_same_tokens(len(pair.target.vocabulary)",
+        "_same_tokens(9",
+        (f"{PADDED}[sd-2-2]",),
+    ),
     Mutation("slem: half a point mass", VERIFIER, "float()[:, None])", "float()[:, None] / 2)", (law("slem"),)),
     Mutation("slem: the next token's mass", VERIFIER, "scatter_(1, tokens", "scatter_(1, (tokens + 1)", (law("slem"),)),
     Mutation("shortened: the last ψ", PROTOCOL, "self.psi[:count]", "self.psi[-count:]", (f"{SHORTENED}[slrs]",)),
     Mutation(
-        "slrs: any spelling drawn",
-        SLRS,
-        "q * (self._first == token)",
-        "(self._first == token) * 1.0",
-        (law("slrs", "branching"),),
+        "a token by one of its columns",
+        PROJECTION,
+        "if self._distinct:\n            return weights",
+        "if True:\n            return weights",
+        (CHECKS,),
     ),
-    Mutation("slrs: first of several", SLRS, "index_add_(0, self._first", "index_copy_(0, self._first", (law("slrs"),)),
-    Mutation("slrs: other ψ drawn from", SLRS, "_forward.first(q)", "_forward.first(q.sqrt())", (law("slrs"),)),
     Mutation(
-        "slrs: those that end, too", SLRS, "bisect_right(self._sorted, ", "bisect_left(self._sorted, ", (SEGMENTS,)
+        "drafted by any column",
+        PROJECTION,
+        "if self._distinct:\n            return column",
+        "if True:\n            return column",
+        (CHECKS,),
     ),
-    Mutation("slrs: not renormalised", SLRS, "psi / weights.sum()", "psi", (SEGMENTS,)),
+    Mutation("slrs: first of several", PROJECTION, "scatter_add_(", "scatter_(", (law("slrs"),)),
+    Mutation(
+        "slrs: other ψ told", SLRS, "torch.stack(list(weights))", "torch.stack(list(weights)).sqrt()", (law("slrs"),)
+    ),
+    Mutation(
+        "slrs: those that end, too", SLRS, "bisect_right(self.segments, ", "bisect_left(self.segments, ", (SEGMENTS,)
+    ),
+    Mutation("slrs: not renormalised", SLRS, " / going_on.sum()", "", (SEGMENTS,)),
     Mutation("slrs: agreeing in one only", SLRS, "segment[:place]", "segment[:1]", (SEGMENTS,)),
-    Mutation("slrs: unspellable drawn", SLRS, "masked_fill(self._excluded, -torch.inf)", "clone()", (law("slrs"),)),
-    Mutation("slrs: ψ of other places", SLRS, "rows[:lookahead]", "rows[::-1][:lookahead]", (law("slrs"),)),
+    Mutation(
+        "slrs: ψ of other places",
+        SLRS,
+        "for begun, following in rows",
+        "for begun, following in list(rows)[::-1]",
+        (law("slrs"),),
+    ),
     Mutation("lookup: a place late", LOOKUP, AFTER, AFTER.replace("place", "(place + 1)"), (COPIES,)),
     Mutation("lookup: short matches", LOOKUP, "SHORTEST_MATCH = 2", "SHORTEST_MATCH = 1", (COPIES,)),
     Mutation("lookup: no clones", INDEX, "_longest[before] + 1:", "_longest[before] + 1 or True:", (COPIES,)),

@@ -12,7 +12,7 @@ import torch
 from scipy.stats import chi2
 
 from hsd_cli.decoding.settings import SamplingSettings
-from hsd_cli.decoding.verification import Coupled, Randomness, Rejection
+from hsd_cli.decoding.verification import Coupled, Randomness, Rejection, Verdict
 from hsd_cli.drafting.names import ALGORITHM_NAMES
 from hsd_cli.drafting.protocol import Draft
 from hsd_cli.drafting.registry import ALGORITHMS
@@ -162,24 +162,26 @@ def test_choosing_another_algorithm_at_every_iteration_keeps_the_targets_law(mon
 class AcceptsEverything(Rejection):
     """A wrong verifier: skips the test of the proposals."""
 
-    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
+    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> Verdict:
         p = logits.softmax(-1)
-        accepted = torch.tensor(int((draft.tokens < p.shape[1]).cumprod(0).sum()))
-        return torch.stack([accepted, self._randomness.draw(p[accepted]), torch.tensor(True)])
+        accepted = int((draft.tokens < p.shape[1]).cumprod(0).sum())
+        own = int(self._randomness.draw(p[accepted]))
+        return Verdict(accepted, [*draft.tokens[:accepted].tolist(), own], sound=True)
 
 
 class ForgetsTheResidual(Rejection):
     """A wrong verifier: after a rejection it draws from p, not from what ψ left over."""
 
-    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
-        accepted, _, sound = super().verify(logits, draft, position)
-        return torch.stack([accepted, self._randomness.draw(logits.softmax(-1)[accepted]), sound])
+    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> Verdict:
+        accepted, tokens, sound = super().verify(logits, draft, position)
+        own = int(self._randomness.draw(logits.softmax(-1)[accepted]))
+        return Verdict(accepted, [*tokens[:accepted], own], sound)
 
 
 class BelievesAWrongPsi(Rejection):
     """Proposals drawn from ψ, verified as if ψ had been another distribution."""
 
-    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
+    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> Verdict:
         if draft.psi is not None:
             flat = torch.where(draft.psi > 0, 1.0, 0.0)
             draft = Draft(draft.tokens, flat / flat.sum(-1, keepdim=True).clamp(min=1))
@@ -189,7 +191,7 @@ class BelievesAWrongPsi(Rejection):
 class RenormalisesTheVoid(Rejection):
     """A wrong baseline: ψ with its void mass renormalised away."""
 
-    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
+    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> Verdict:
         assert draft.psi is not None
         return super().verify(logits, Draft(draft.tokens, draft.psi / draft.psi.sum(-1, keepdim=True)), position)
 

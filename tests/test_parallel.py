@@ -20,7 +20,7 @@ from hsd_cli.decoding.sampling import Warper
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.decoding.statistics import Statistics
 from hsd_cli.decoding.text import TextStream
-from hsd_cli.decoding.verification import Coupled, Randomness, Rejection, VerificationRule
+from hsd_cli.decoding.verification import Coupled, Randomness, Rejection, Verdict, VerificationRule
 from hsd_cli.drafting.context import TranslatedContext
 from hsd_cli.drafting.protocol import Draft, Drafter
 from hsd_cli.drafting.registry import ALGORITHMS, Pair, Side
@@ -200,11 +200,11 @@ def test_texts_that_two_targets_check_have_exactly_the_targets_law(algorithm: st
 class BelievesTheGuess(Rejection):
     """A wrong verifier: the guess at the target's own token is not checked."""
 
-    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
-        accepted, own, sound = super().verify(logits, draft, position)
+    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> Verdict:
+        accepted, tokens, sound = super().verify(logits, draft, position)
         if accepted + 1 == len(draft) == len(logits):
-            own = draft.tokens[-1]
-        return torch.stack([accepted, own, sound])
+            tokens = draft.tokens.tolist()
+        return Verdict(accepted, tokens, sound)
 
 
 @pytest.mark.parametrize("wrong", [ForgetsTheResidual, BelievesTheGuess])

@@ -11,7 +11,7 @@ from tokenizers import AddedToken
 
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.drafting.context import TranslatedContext
-from hsd_cli.drafting.projection import SharedTokens
+from hsd_cli.drafting.projection import Projection
 from hsd_cli.drafting.registry import first_difference
 from hsd_cli.engine import Engine, Request
 from hsd_cli.runtime.loading import load_model
@@ -77,9 +77,9 @@ def test_probabilities_of_tokens_with_the_same_bytes_add_up() -> None:
     """Of two drafter tokens that stand for one target token only one's probability was kept."""
     drafter, target = vocabulary(["a", "<0x61>", "b"]), vocabulary(["a", "b"])
     both = overlap(drafter, target)
-    sizes = len(drafter), len(target)
-    shared = SharedTokens(both.pairs, both.representative, sizes, torch.device("cpu"), exclusive=True)
-    assert shared.project(torch.tensor([0.0, 0.3, 0.5, 0.2])).tolist() == pytest.approx([0.0, 0.8, 0.2])
+    shared = Projection(both.pairs, (len(drafter), len(target)), (torch.device("cpu"),) * 2)
+    weights = torch.tensor([0.0, 0.3, 0.5, 0.2])[shared.drafter_ids]
+    assert shared.psi(weights[None])[0].tolist() == pytest.approx([0.0, 0.8, 0.2])
 
 
 @pytest.mark.parametrize("spelled", [b" the", b"\n", b"\t", *(bytes([byte]) for byte in (0xC3, 0xE6, 0xFF))])

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hsd_cli.drafting.projection import SharedTokens
+from hsd_cli.decoding.sampling import Warper
+from hsd_cli.decoding.settings import SamplingSettings
+from hsd_cli.drafting.projection import Projection
 from hsd_cli.drafting.slrs import PushForward
 from hsd_cli.storage import cache_folder
 from hsd_cli.vocab.overlap import overlap
@@ -53,8 +55,19 @@ def reference_law(pair: TinyPair, psi: torch.Tensor, p: torch.Tensor) -> torch.T
     return kept + (1 - kept.sum()) * residual / residual.sum() if residual.sum() > 0 else kept
 
 
+def sizes(pair: TinyPair) -> tuple[int, int]:
+    return len(pair.drafter_vocabulary), len(pair.target_vocabulary)
+
+
 def push_forward(pair: TinyPair, segments: list[Segment]) -> PushForward:
-    return PushForward(segments, (len(pair.drafter_vocabulary), len(pair.target_vocabulary)), CPU)
+    return PushForward(segments, sizes(pair), (CPU, CPU))
+
+
+def psi_of(projection: Projection, logits: torch.Tensor) -> torch.Tensor:
+    """For drafter logits ``[D]``, without any settings."""
+    warper = Warper(SamplingSettings(1.0), len(logits), CPU)
+    weights = projection.weights(warper, logits[None], torch.empty(0, dtype=torch.int64))
+    return projection.psi(weights[None])[0]
 
 
 @pytest.mark.parametrize("vocabularies", VOCABULARIES)
@@ -63,7 +76,7 @@ def test_the_first_psi_is_the_papers(vocabularies: str, steps: int) -> None:
     pair = tiny_pair(vocabularies)
     segments = segment(pair.drafter_vocabulary, pair.target_vocabulary)
     context = pair.drafter_vocabulary.encode(b"ab") or [0]
-    psi = push_forward(pair, segments).first(drawable(pair, segments, context))
+    psi = psi_of(push_forward(pair, segments).first, drafter_model(pair).logits_after(context))
     expected = reference_psi(pair, segments, context, steps)
     assert torch.allclose(psi, expected, atol=1e-6)
     p = pair.target().logits_after(pair.prompt).softmax(-1)
@@ -74,12 +87,14 @@ def test_later_psi_are_conditional_on_what_was_revealed() -> None:
     target, drafter = vocabulary(["a", "b", "c"]), vocabulary(["ab", "abc", "abb", "ac", "a", "b"])
     segments = segment(drafter, target)
     q = torch.rand(len(drafter), generator=torch.Generator().manual_seed(3))
-    rows = PushForward(segments, (len(drafter), len(target)), CPU)
+    rows = PushForward(segments, (len(drafter), len(target)), (CPU, CPU))
+    weights = q[rows.first.drafter_ids]
     spelled = {bytes(name): index for index, name in enumerate(drafter.token_bytes) if name}
     a, b, c = 1, 2, 3
     for drawn in (b"abc", b"abb"):
-        (second, after_a), (third, after_ab) = rows.following(q, spelled[drawn])
-        assert (second, third) == segments[spelled[drawn]][1:]
+        column = rows.first.drafter_ids.tolist().index(spelled[drawn])
+        assert rows.segments[column] == segments[spelled[drawn]]
+        after_a, after_ab = rows.following(weights, column)
         goes_on = [spelled[name] for name in (b"ab", b"abc", b"abb", b"ac")]  # not b"a", which ends there
         assert after_a[b] == pytest.approx(float(q[goes_on[:3]].sum() / q[goes_on].sum()))
         assert after_a[c] == pytest.approx(float(q[spelled[b"ac"]] / q[goes_on].sum()))
@@ -93,15 +108,14 @@ def test_later_psi_are_conditional_on_what_was_revealed() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_expected_acceptance_is_never_below_the_union_baselines(vocabularies: str, seed: int) -> None:
     pair = tiny_pair(vocabularies)
-    sizes = (len(pair.drafter_vocabulary), len(pair.target_vocabulary))
+    drafter_size, target_size = sizes(pair)
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(sizes[0], generator=generator)
-    p = (torch.randn(sizes[1], generator=generator) * 1.5).softmax(-1)
+    logits = torch.randn(drafter_size, generator=generator)
+    p = (torch.randn(target_size, generator=generator) * 1.5).softmax(-1)
     both = overlap(pair.drafter_vocabulary, pair.target_vocabulary)
-    union = SharedTokens(both.pairs, both.representative, sizes, CPU, exclusive=False).project(logits.softmax(-1))
-    rows = push_forward(pair, segment(pair.drafter_vocabulary, pair.target_vocabulary))
-    psi = rows.first(rows.restrict(logits[None])[0].softmax(-1))
-    assert torch.minimum(p, psi).sum() >= torch.minimum(p, union[:-1]).sum() - 1e-6
+    union = psi_of(Projection(both.pairs, sizes(pair), (CPU, CPU), void=True), logits)
+    psi = psi_of(push_forward(pair, segment(pair.drafter_vocabulary, pair.target_vocabulary)).first, logits)
+    assert torch.minimum(p, psi).sum() >= torch.minimum(p, union).sum() - 1e-6
 
 
 def test_a_segment_is_the_one_token_with_the_bytes_where_there_is_one() -> None:

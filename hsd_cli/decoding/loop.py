@@ -18,7 +18,6 @@ from hsd_cli.drafting.protocol import Draft, Drafter
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.device import upload
-from hsd_cli.runtime.host import to_host
 from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 from hsd_cli.runtime.model import LanguageModel
 
@@ -176,17 +175,17 @@ def _verify(
     ahead: ParallelDrafter | None,
 ) -> tuple[list[int], int]:
     """One pass of the target over the draft: the tokens to append, and how many of them were drafted."""
-    pending = upload(text[-1:], target.device)
-    # Void proposals need some id to occupy their place; what the target says after them is never used.
-    fed = torch.cat([pending, draft.tokens.clamp(max=target.vocabulary_size - 1)])
+    fed = upload(text[-1:], target.device)
+    if len(draft):
+        # Void proposals need some id to occupy their place; what the target says after them is never used.
+        fed = torch.cat([fed, draft.tokens.clamp(max=target.vocabulary_size - 1)])
     predicted = target.run(fed) if ahead is None else ahead.check(target, fed, draft)
     logits = warper.logits(predicted, draft.tokens)
     verdict = rule.verify(logits, draft if ahead is None else draft.followed_by(ahead.guess()), len(text))
-    accepted, own, sound, *proposed = to_host(torch.cat([verdict, draft.tokens]))  # the one wait for the device
-    if not sound:
+    if not verdict.sound:
         remedy = "download it again" if predicted.dtype == torch.float32 else "try --dtype float32"
         raise HsdError(f"the target's logits are not numbers; {remedy}")
-    return [*proposed[:accepted], own], accepted
+    return verdict.tokens, verdict.accepted
 
 
 def _cut(tokens: list[int], budget: int, limits: Limits, room: int) -> FinishReason | None:

@@ -21,17 +21,15 @@ def _scramble(z: torch.Tensor) -> torch.Tensor:
     return z ^ ((z >> 31) & ((1 << 33) - 1))
 
 
-def exponential_noise(
-    seed: int, position: int | torch.Tensor, count: int, size: int, device: torch.device
-) -> torch.Tensor:
-    """Independent Exp(1) variates ``E``, float32 ``[count, size]``, for places ``position …`` of the text, all tokens.
+def exponential_noise(seed: int, positions: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Independent Exp(1) variates ``E``, float32 ``[k, n]``, for ``positions`` of the text (int64 ``[k]``) and
+    ``tokens`` (int64 ``[n]``).
 
     A pure function of seed, position and token, the same on every device. ``argmax(log p - log E)`` is a draw from
     ``p``: ``-log E`` is Gumbel noise.
     """
-    positions = (torch.arange(count, device=device) + position)[:, None]
-    keys = _scramble(_scramble(positions * _signed(GOLDEN) + _signed(seed * GOLDEN)) + _signed(seed))
-    bits = _scramble(keys + (torch.arange(size, device=device) + 1) * _signed(GOLDEN))
+    keys = _scramble(_scramble(positions[:, None] * _signed(GOLDEN) + _signed(seed * GOLDEN)) + _signed(seed))
+    bits = _scramble(keys + (tokens + 1) * _signed(GOLDEN))
     # Small E decide, so the uniform numbers have to be fine near 0: 53 bits there, and never 0 or 1.
     uniform = ((bits >> 11) & ((1 << 53) - 1) | 1).float() * 2.0**-53
     return -torch.log1p(-uniform.clamp(max=1 - 2.0**-24))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from transformers import (
-    LogitsProcessorList,
+    LogitsProcessor,
     MinPLogitsWarper,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -41,7 +41,7 @@ class Warper:
         self._raw: torch.Tensor | None = None
         self._likeliest = None if logprobs is None else min(logprobs, vocabulary_size)
         self._penalty = settings.repetition_penalty
-        self._truncation = LogitsProcessorList()
+        self._truncation: list[LogitsProcessor] = []
         if not settings.greedy:
             if settings.temperature != 1:
                 self._truncation.append(TemperatureLogitsWarper(settings.temperature))
@@ -74,8 +74,12 @@ class Warper:
         """
         if self._likeliest is not None:
             self._raw = logits
-        # The truncating warpers of the library do not look at the ids.
-        return self._truncation(None, self.penalised(logits, drafted))  # type: ignore[arg-type]
+        return self._truncated(self.penalised(logits, drafted))
+
+    def _truncated(self, scores: torch.Tensor) -> torch.Tensor:
+        for warp in self._truncation:
+            scores = warp(None, scores)  # these of the library do not look at the ids
+        return scores
 
     def logprobs(self, tokens: Sequence[int]) -> Sequence[Logprobs | None]:
         """The model's own where ``tokens`` were written, one for each of the first rows that were warped last; ``None``
@@ -108,9 +112,13 @@ class Warper:
         # A void proposal is past the vocabulary, and no row after it is ever read.
         return first.scatter_reduce(0, drafted.clamp(max=size - 1), places, "amin")
 
-    def probabilities(self, logits: torch.Tensor, drafted: torch.Tensor) -> torch.Tensor:
-        """The distributions that belong to ``logits``: float32 ``[k, V]``."""
-        return self.logits(logits, drafted).softmax(-1)
+    def probabilities(
+        self, logits: torch.Tensor, drafted: torch.Tensor, only: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The distributions that belong to ``logits``, float32 ``[k, V]``; or ``[k, n]`` over the ids ``only`` (int64
+        ``[n]``), as if there were no others."""
+        scores = self.penalised(logits, drafted)
+        return self._truncated(scores if only is None else scores.index_select(1, only)).softmax(-1)
 
 
 def _logprobs(written: float, *likeliest: float) -> Logprobs:

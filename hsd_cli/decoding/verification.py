@@ -6,24 +6,35 @@ target's own, so that the text has exactly the target's distribution.
 
 from __future__ import annotations
 
-from typing import Protocol
+from math import isfinite
+from typing import NamedTuple, Protocol
 
 import torch
 
 from hsd_cli.decoding.noise import exponential_noise
-from hsd_cli.drafting.protocol import Draft, ProposalRule
+from hsd_cli.drafting.protocol import Columns, Draft, ProposalRule
+from hsd_cli.runtime.host import to_host
+from hsd_cli.runtime.model import common_prefix
+
+
+class Verdict(NamedTuple):
+    """How many proposals are ``accepted``, and the ``tokens`` to append: these, and one of the target's own.
+
+    ``sound``: the numbers were numbers (no NaN).
+    """
+
+    accepted: int
+    tokens: list[int]
+    sound: bool
 
 
 class VerificationRule(ProposalRule, Protocol):
     """How drafts are proposed and checked; both sides of the same coin."""
 
-    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
+    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> Verdict:
         """Checks ``draft`` against the target's warped ``logits`` (float32 ``[m + 1, V]``) for ``position``
         of the text and the following ones. There may be a proposal for the last row, too: a guess at the target's own
-        token, which then need not be another one.
-
-        Returns int64 ``[3]`` on the same device: the number of accepted proposals, the target's own next token, and
-        whether the numbers were sound (no NaN).
+        token, which then need not be another one. Waits once for the device.
         """
 
 
@@ -52,36 +63,41 @@ class Randomness:
 class Rejection:
     """Speculative sampling (Leviathan et al. 2023, arXiv 2211.17192): the most acceptance that one draft can have."""
 
+    uses_psi = True
+
     def __init__(self, randomness: Randomness) -> None:
         self._randomness = randomness
         self.generator = randomness.generator
 
-    def propose(self, psi: torch.Tensor, position: int | torch.Tensor) -> torch.Tensor:
-        return self._randomness.draw(psi)
+    def propose(self, weights: torch.Tensor, columns: Columns, position: torch.Tensor) -> torch.Tensor:
+        return self._randomness.draw(weights)[None]
 
-    def settle(self, weights: torch.Tensor) -> torch.Tensor:
-        return self._randomness.draw(weights)
+    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> Verdict:
+        accepted, weights = self._judge(logits.softmax(-1), draft)
+        own = self._randomness.draw(weights)
+        # In float64 an id is what it is.
+        numbers = torch.cat([weights.sum(0, keepdim=True).double(), accepted[None], own[None], draft.tokens])
+        mass, *ids = to_host(numbers)
+        count, token, *tokens = map(int, ids)
+        return Verdict(count, [*tokens[:count], token], isfinite(mass))
 
-    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
-        p = logits.softmax(-1)
+    def _judge(self, p: torch.Tensor, draft: Draft) -> tuple[torch.Tensor, torch.Tensor]:
+        """How many proposals are accepted (int64, no dimensions), and what the target's own token is drawn from."""
         if len(draft) == 0:
-            accepted = torch.zeros((), dtype=torch.int64, device=p.device)
-            weights = p[0]
-        else:
-            psi = _point_masses(draft.tokens, p.shape[1]) if draft.psi is None else draft.psi
-            accepted = self._randomness.accept(_acceptance(p, psi, draft.tokens)).cumprod(0).sum()
-            at_stop = p.index_select(0, accepted.clamp(max=len(p) - 1)[None])[0]
-            # After the last proposal there is nothing to subtract: the bonus token is drawn from p itself.
-            proposed = psi.index_select(0, accepted.clamp(max=len(draft) - 1)[None])[0] * (accepted < len(draft))
-            residual = (at_stop - proposed).clamp(min=0)
-            # p and ψ can agree to the last bit and still be rejected by rounding: then p is as good.
-            weights = torch.where(residual.sum() > 0, residual, at_stop)
-            if len(draft) == len(p):  # all accepted: the last one is the target's own token
-                guessed = _point_masses(draft.tokens[-1:], p.shape[1])[0]
-                weights = torch.where(accepted < len(p), weights, guessed)
-                accepted = accepted.clamp(max=len(p) - 1)
-        sound = weights.sum().isfinite()
-        return torch.stack([accepted, self._randomness.draw(weights), sound])
+            return torch.zeros((), dtype=torch.int64, device=p.device), p[0]
+        psi = _point_masses(draft.tokens, p.shape[1]) if draft.psi is None else draft.psi
+        accepted = self._randomness.accept(_acceptance(p, psi, draft.tokens)).cumprod(0).sum()
+        at_stop = p.index_select(0, accepted.clamp(max=len(p) - 1)[None])[0]
+        # After the last proposal there is nothing to subtract: the bonus token is drawn from p itself.
+        proposed = psi.index_select(0, accepted.clamp(max=len(draft) - 1)[None])[0] * (accepted < len(draft))
+        residual = (at_stop - proposed).clamp(min=0)
+        # p and ψ can agree to the last bit and still be rejected by rounding: then p is as good.
+        weights = torch.where(residual.sum() > 0, residual, at_stop)
+        if len(draft) < len(p):
+            return accepted, weights
+        # If all are accepted, the last one is the target's own token.
+        guessed = _point_masses(draft.tokens[-1:], p.shape[1])[0]
+        return accepted.clamp(max=len(p) - 1), torch.where(accepted < len(p), weights, guessed)
 
 
 def _point_masses(tokens: torch.Tensor, size: int) -> torch.Tensor:
@@ -107,22 +123,28 @@ class Coupled:
     """
 
     generator: torch.Generator | None = None
+    uses_psi = False
 
     def __init__(self, seed: int | None) -> None:
         self._seed = seed
 
-    def propose(self, psi: torch.Tensor, position: int | torch.Tensor) -> torch.Tensor:
-        if self._seed is None:
-            return psi.argmax()
-        return (psi / exponential_noise(self._seed, position, 1, len(psi), psi.device)[0]).argmax()
-
-    def settle(self, weights: torch.Tensor) -> torch.Tensor:
-        return weights.argmax()
-
-    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
+    def propose(self, weights: torch.Tensor, columns: Columns, position: torch.Tensor) -> torch.Tensor:
+        """The token that the target would draw if ``ψ`` were its law, then the likeliest way to draft it."""
+        together = columns.together(weights)
         if self._seed is not None:
-            logits = logits - exponential_noise(self._seed, position, len(logits), logits.shape[1], logits.device).log()
-        values, choices = logits.max(-1)
-        accepted = (choices[: len(draft)] == draft.tokens).cumprod(0).sum().clamp(max=len(logits) - 1)
-        sound = values.isfinite().all()
-        return torch.stack([accepted, choices.index_select(0, accepted[None])[0], sound])
+            together = together / exponential_noise(self._seed, position, columns.target_ids)[0]
+        return columns.heaviest(weights, together.argmax(0, keepdim=True))
+
+    def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> Verdict:
+        rows, size = logits.shape
+        if self._seed is not None:
+            positions = torch.arange(position, position + rows, device=logits.device)
+            tokens = torch.arange(size, device=logits.device)
+            logits = logits - exponential_noise(self._seed, positions, tokens).log()
+        chosen = logits.argmax(-1, keepdim=True)  # of a row that has a NaN, that is the greatest
+        values = logits.gather(1, chosen)[:, 0]
+        # In float64 an id is what it is.
+        numbers = to_host(torch.cat([values.double(), chosen[:, 0], draft.tokens]))
+        own, proposed = [*map(int, numbers[rows : 2 * rows])], numbers[2 * rows :]
+        accepted = min(common_prefix(own, proposed), rows - 1)
+        return Verdict(accepted, own[: accepted + 1], all(map(isfinite, numbers[:rows])))

@@ -1,68 +1,67 @@
-"""Drafter distributions as distributions over the target's vocabulary."""
+"""What a drafter may draw from, and what it is in the target's vocabulary."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import torch
 
+from hsd_cli.drafting.protocol import Warp
 from hsd_cli.errors import UsageError
 
 
-class Projection(Protocol):
-    """A map from drafter distributions ``[D]`` to proposal distributions ``ψ`` ``[V]`` (or ``[V + 1]`` with void mass).
+class Projection:
+    """Columns to draw from: a drafter id each, and the target id that is proposed for it.
 
-    ``drafter_ids``: int64 ``[V + 1]``, the drafter id that stands for a target id in the drafter's context.
-    """
+    ``ψ(t)`` is the sum over the columns of ``t``. All other drafter ids are masked, so that it sums to one (Algorithm 4
+    of arXiv 2502.05202); with ``void`` they are one more column, of a target id that there is not (Algorithm 1).
 
-    drafter_ids: torch.Tensor
-
-    def restrict(self, logits: torch.Tensor) -> torch.Tensor:
-        """Drafter logits ``[1, D]`` without the ids that must not be drafted."""
-
-    def project(self, q: torch.Tensor) -> torch.Tensor:
-        """``ψ`` of a drafter distribution ``q`` ``[D]``."""
-
-
-class SharedTokens:
-    """``ψ(t) = Σ q(d)`` over the drafter ids ``d`` with the bytes of ``t``.
-
-    ``pairs`` are (drafter id, target id). With ``exclusive`` all other drafter ids are masked first, so that ``ψ`` sums
-    to one (Algorithm 4 of arXiv 2502.05202); without it their mass is void (Algorithm 1). Raises ``UsageError`` where
-    nothing is shared.
+    ``drafter_ids`` and ``target_ids``: int64 ``[C]``, each on the device of its model.
     """
 
     def __init__(
         self,
         pairs: Sequence[tuple[int, int]],
-        representative: Mapping[int, int],
         sizes: tuple[int, int],
-        device: torch.device,
+        devices: tuple[torch.device, torch.device],
         *,
-        exclusive: bool,
+        void: bool = False,
     ) -> None:
+        """``pairs`` are (drafter id, target id); ids past the ``sizes`` of the heads are left out. Raises
+        ``UsageError`` where nothing is left."""
         drafter_size, self._target_size = sizes
         usable = [(d, t) for d, t in pairs if d < drafter_size and t < self._target_size]
         if not usable:
             raise UsageError(
                 "tli and union need tokens that both vocabularies have, and these two share none; use slem"
             )
-        self._from, self._to = torch.tensor(usable, device=device, dtype=torch.int64).reshape(-1, 2).unbind(1)
-        self._excluded: torch.Tensor | None = None
-        if exclusive:
-            self._excluded = torch.ones(drafter_size, dtype=torch.bool, device=device)
-            self._excluded[self._from] = False
-        self.drafter_ids = torch.zeros(self._target_size + 1, dtype=torch.int64, device=device)
-        stand_ins = {t: d for t, d in representative.items() if d < drafter_size and t < self._target_size}
-        self.drafter_ids[list(stand_ins)] = torch.tensor(list(stand_ins.values()), dtype=torch.int64, device=device)
+        if void:
+            usable.append((0, self._target_size))  # which id the drafter reads in its place is of no matter
+        drafter_ids, target_ids = torch.tensor(usable, dtype=torch.int64).T.contiguous().unbind()
+        self.drafter_ids, self.target_ids = drafter_ids.to(devices[0]), target_ids.to(devices[1])
+        self._void = void
+        self._distinct = len({token for _, token in usable}) == len(usable)
 
-    def restrict(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits if self._excluded is None else logits.masked_fill(self._excluded, -torch.inf)
+    def weights(self, warp: Warp, logits: torch.Tensor, drafted: torch.Tensor) -> torch.Tensor:
+        """The probability of each column, ``[C]``, by the drafter's ``logits`` (``[1, D]``) after ``drafted``."""
+        if not self._void:
+            return warp.probabilities(logits, drafted, self.drafter_ids)[0]
+        shared = warp.probabilities(logits, drafted)[0].index_select(0, self.drafter_ids[:-1])
+        return torch.cat([shared, (1 - shared.sum(0, keepdim=True)).clamp(min=0)])
 
-    def project(self, q: torch.Tensor) -> torch.Tensor:
-        width = self._target_size + (self._excluded is None)
-        psi = q.new_zeros(width).index_add_(0, self._to, q[self._from])
-        if self._excluded is None:
-            psi[-1] = (1 - psi.sum()).clamp(min=0)
-        return psi
+    def together(self, weights: torch.Tensor) -> torch.Tensor:
+        if self._distinct:
+            return weights
+        by_token = weights.new_zeros(self._target_size + 1).index_add_(0, self.target_ids, weights)
+        return by_token.index_select(0, self.target_ids)
+
+    def heaviest(self, weights: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+        if self._distinct:
+            return column
+        alike = self.target_ids.eq(self.target_ids.index_select(0, column))
+        return (weights * alike).argmax(0, keepdim=True)
+
+    def psi(self, weights: torch.Tensor) -> torch.Tensor:
+        """``[m, V]``, of the columns' weights ``[m, C]``; void mass is missing."""
+        rows = weights.new_zeros(len(weights), self._target_size + 1)
+        return rows.scatter_add_(1, self.target_ids.expand_as(weights), weights)[:, :-1]

@@ -16,7 +16,8 @@ class Draft:
     ``tokens``: int64 ``[m]`` on the target's device. An id equal to the target's vocabulary size is a *void* proposal:
     something was drawn that the target has no token for, which counts as rejected.
     ``psi``: float32 ``[m, V]``, row ``i`` the distribution that ``tokens[i]`` was drawn from given all that was
-    revealed before; the mass a row lacks is its probability of being void. ``None`` stands for point masses.
+    revealed before; the mass a row lacks is its probability of being void. ``None`` stands for point masses, or
+    for what a rule does not use.
     """
 
     tokens: torch.Tensor
@@ -42,27 +43,43 @@ class Draft:
         return Draft(torch.cat([self.tokens, other.tokens]), both, self.algorithm)
 
 
+class Columns(Protocol):
+    """What can be drawn: a target token each, ``target_ids`` (int64 ``[C]``), of which some may be the same."""
+
+    target_ids: torch.Tensor
+
+    def together(self, weights: torch.Tensor) -> torch.Tensor:
+        """Of each column the weight of its token in all columns; ``[C]``."""
+
+    def heaviest(self, weights: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+        """Of the columns with the same token as ``column`` (int64 ``[1]``) the one with the greatest weight."""
+
+
 class ProposalRule(Protocol):
     """How a verification rule wants proposals to be drawn from their distribution.
 
-    ``generator`` is where its random numbers come from, if from any.
+    ``generator`` is where its random numbers come from, if from any; ``uses_psi``: whether it has to be told ``psi``.
     """
 
     @property
     def generator(self) -> torch.Generator | None: ...
 
-    def propose(self, psi: torch.Tensor, position: int | torch.Tensor) -> torch.Tensor:
-        """An id (int64, no dimensions) drawn from ``psi`` (``[V]``) for position ``position`` of the text."""
+    @property
+    def uses_psi(self) -> bool: ...
 
-    def settle(self, weights: torch.Tensor) -> torch.Tensor:
-        """Which of several ways to spell a proposal: an index (int64, no dimensions) in ``weights`` (``[D]``)."""
+    def propose(self, weights: torch.Tensor, columns: Columns, position: torch.Tensor) -> torch.Tensor:
+        """A column (int64 ``[1]``) drawn by the ``weights`` of ``columns`` (``[C]``) for position ``position`` (int64
+        ``[1]``) of the text."""
 
 
 class Warp(Protocol):
     """The user's sampling settings, applied to logits."""
 
-    def probabilities(self, logits: torch.Tensor, drafted: torch.Tensor) -> torch.Tensor:
-        """Distributions ``[k, V]`` for the last ``k`` places of the context followed by ``drafted`` (``[n]``)."""
+    def probabilities(
+        self, logits: torch.Tensor, drafted: torch.Tensor, only: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Distributions ``[k, V]`` for the last ``k`` places of the context followed by ``drafted`` (``[n]``); over the
+        ids ``only`` (int64 ``[C]``) if given, ``[k, C]``."""
 
     def penalised(self, logits: torch.Tensor, drafted: torch.Tensor) -> torch.Tensor:
         """Logits ``[k, V]`` for the same places with the repetition penalty alone."""

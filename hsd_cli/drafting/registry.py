@@ -11,10 +11,10 @@ import torch
 from hsd_cli.drafting.ar import NoDrafter
 from hsd_cli.drafting.context import Context, MirroredContext, TranslatedContext
 from hsd_cli.drafting.draft_model import DraftModel, Patience
+from hsd_cli.drafting.drawing import Drawing
 from hsd_cli.drafting.lookup import LookupDrafter
-from hsd_cli.drafting.projection import SharedTokens
+from hsd_cli.drafting.projection import Projection
 from hsd_cli.drafting.protocol import Drafter, ProposalRule, Warp
-from hsd_cli.drafting.sd import SameTokens
 from hsd_cli.drafting.slem import StringMatchDrafter
 from hsd_cli.drafting.slrs import PushForward, StringRejectionDrafter
 from hsd_cli.drafting.token_drafter import TokenDrafter
@@ -26,6 +26,8 @@ from hsd_cli.vocab.overlap import overlap
 from hsd_cli.vocab.segmentation import segmentation
 from hsd_cli.vocab.vocabulary import Vocabulary
 
+Sizes = tuple[int, int]  # of the heads of drafter and target
+Devices = tuple[torch.device, torch.device]
 RATE_SAMPLE = 256  # target tokens at the prompt's end from which the two tokenizers' lengths are compared
 
 
@@ -48,6 +50,14 @@ class Pair:
     rule: ProposalRule
     clock: PhaseClock
     patience: Patience | None = None
+
+    @property
+    def sizes(self) -> Sizes:
+        return self.drafter.model.vocabulary_size, self.target.model.vocabulary_size
+
+    @property
+    def devices(self) -> Devices:
+        return self.drafter.model.device, self.target.model.device
 
     @cached_property
     def mirrored(self) -> DraftModel:
@@ -83,23 +93,18 @@ class Pair:
 def _sd(pair: Pair) -> Drafter:
     if difference := first_difference(pair.target.vocabulary, pair.drafter.vocabulary):
         raise UsageError(f"sd needs one shared vocabulary, but {difference}; use slem, tli or auto")
-    model = pair.drafter.model
-    projection = SameTokens(
-        len(pair.target.vocabulary), model.vocabulary_size, pair.target.model.vocabulary_size, model.device
-    )
-    return TokenDrafter("sd", pair.mirrored, projection, pair.rule, pair.target.model)
+    # The models' heads may be padded differently: ids past the vocabulary are never proposed.
+    projection = _same_tokens(len(pair.target.vocabulary), pair.sizes, pair.devices)
+    return _token_drafter("sd", pair, pair.mirrored, projection)
 
 
-def _shared_tokens(name: str, pair: Pair, exclusive: bool) -> Drafter:
-    both = overlap(pair.drafter.vocabulary, pair.target.vocabulary)
-    projection = SharedTokens(
-        both.pairs,
-        both.representative,
-        (pair.drafter.model.vocabulary_size, pair.target.model.vocabulary_size),
-        pair.drafter.model.device,
-        exclusive=exclusive,
-    )
-    return TokenDrafter(name, pair.translated, projection, pair.rule, pair.target.model)
+def _shared_tokens(name: str, pair: Pair, void: bool) -> Drafter:
+    projection = _projection(pair.drafter.vocabulary, pair.target.vocabulary, pair.sizes, pair.devices, void)
+    return _token_drafter(name, pair, pair.translated, projection)
+
+
+def _token_drafter(name: str, pair: Pair, drafter: DraftModel, projection: Projection) -> Drafter:
+    return TokenDrafter(Drawing(name, drafter, projection, pair.rule, pair.target.model), projection)
 
 
 def _slem(pair: Pair) -> Drafter:
@@ -107,14 +112,27 @@ def _slem(pair: Pair) -> Drafter:
 
 
 def _slrs(pair: Pair) -> Drafter:
-    sizes = pair.drafter.model.vocabulary_size, pair.target.model.vocabulary_size
-    push_forward = _push_forward(pair.drafter.vocabulary, pair.target.vocabulary, sizes, pair.drafter.model.device)
-    return StringRejectionDrafter(pair.translated, push_forward, pair.rule, pair.target.model)
+    push_forward = _push_forward(pair.drafter.vocabulary, pair.target.vocabulary, pair.sizes, pair.devices)
+    drawing = Drawing(
+        "slrs", pair.translated, push_forward.first, pair.rule, pair.target.model, lengths=push_forward.lengths
+    )
+    return StringRejectionDrafter(drawing, push_forward)
 
 
-@lru_cache(maxsize=4)  # one text follows another with the same pair
-def _push_forward(drafter: Vocabulary, target: Vocabulary, sizes: tuple[int, int], device: torch.device) -> PushForward:
-    return PushForward(segmentation(drafter, target), sizes, device)
+# One text follows another with the same pair.
+@lru_cache(maxsize=4)
+def _same_tokens(count: int, sizes: Sizes, devices: Devices) -> Projection:
+    return Projection([(token, token) for token in range(count)], sizes, devices)
+
+
+@lru_cache(maxsize=4)
+def _projection(drafter: Vocabulary, target: Vocabulary, sizes: Sizes, devices: Devices, void: bool) -> Projection:
+    return Projection(overlap(drafter, target).pairs, sizes, devices, void=void)
+
+
+@lru_cache(maxsize=4)
+def _push_forward(drafter: Vocabulary, target: Vocabulary, sizes: Sizes, devices: Devices) -> PushForward:
+    return PushForward(segmentation(drafter, target), sizes, devices)
 
 
 # A new algorithm is a new file in this folder and one line here.
@@ -124,8 +142,8 @@ ALGORITHMS: dict[str, Callable[[Pair], Drafter]] = {
     "sd": _sd,
     "slem": _slem,
     "slrs": _slrs,
-    "tli": lambda pair: _shared_tokens("tli", pair, exclusive=True),
-    "union": lambda pair: _shared_tokens("union", pair, exclusive=False),
+    "tli": lambda pair: _shared_tokens("tli", pair, void=False),
+    "union": lambda pair: _shared_tokens("union", pair, void=True),
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 
+import torch
+
 from hsd_cli.bench.lossless.divergence import compare_scores, is_tie, logits_at
 from hsd_cli.bench.lossless.pair import PairUnderTest, Text
 from hsd_cli.decoding.noise import exponential_noise
@@ -67,8 +69,9 @@ class TokenCheck:
         )
         noise = one_by_one.new_zeros(len(one_by_one))
         if self._decoding == "coupled":
-            seed, position = self._pair.plan.seed, len(ids) + place
-            noise = -exponential_noise(seed, position, 1, len(one_by_one), one_by_one.device)[0].log()
+            position = torch.tensor([len(ids) + place], device=noise.device)
+            tokens = torch.arange(len(noise), device=noise.device)
+            noise = -exponential_noise(self._pair.plan.seed, position, tokens)[0].log()
         rivals = (plain.ids[place], text.ids[place])
         return compare_scores(one_by_one.cpu(), together.cpu(), noise.cpu(), rivals, self._pair.dtype)
 
