@@ -74,6 +74,7 @@ GUESSED = "torch.where(accepted < len(p), weights, guessed)"
 SEED = " + _signed(seed * GOLDEN)) + _signed(seed)"
 TOKEN = "(tokens + 1)"
 DRAWN = "self._rule.propose(weights, "
+ONLY = "warp.probabilities(logits, drafted, self.drafter_ids)[0]"
 AFTER = "self._index.after + place % period"
 
 MUTATIONS = [
@@ -123,7 +124,13 @@ MUTATIONS = [
     Mutation("penalty a place late", SAMPLING, ") <= torch.arange(", ") < torch.arange(", (WARPING,)),
     Mutation("penalty for what is gone", SAMPLING, "unchanged:], -1)", "unchanged:], 0)", (WARPING,)),
     Mutation("duplicates not summed", PROJECTION, "scatter_add_(", "scatter_(", (law("tli", "duplicates"),)),
-    Mutation("tli: nothing masked", PROJECTION, "not self._void", "self._void", (law("tli"),)),
+    Mutation(
+        "tli: nothing masked",
+        PROJECTION,
+        ONLY,
+        ONLY.replace(", self.drafter_ids)[0]", ")[0, self.drafter_ids]"),
+        (law("tli"),),
+    ),
     Mutation(
         "union: no void mass",
         PROJECTION,
@@ -144,18 +151,10 @@ MUTATIONS = [
     Mutation("slem: the next token's mass", VERIFIER, "scatter_(1, tokens", "scatter_(1, (tokens + 1)", (law("slem"),)),
     Mutation("shortened: the last ψ", PROTOCOL, "self.psi[:count]", "self.psi[-count:]", (f"{SHORTENED}[slrs]",)),
     Mutation(
-        "a token by one of its columns",
-        PROJECTION,
-        "if self._distinct:\n            return weights",
-        "if True:\n            return weights",
-        (CHECKS,),
+        "slrs: one of several", SLRS, "return by_token.index_select(0, self.target_ids)", "return weights", (CHECKS,)
     ),
     Mutation(
-        "drafted by any column",
-        PROJECTION,
-        "if self._distinct:\n            return column",
-        "if True:\n            return column",
-        (CHECKS,),
+        "slrs: drafted by any", SLRS, "return (weights * alike).argmax(0, keepdim=True)", "return column", (CHECKS,)
     ),
     Mutation("slrs: first of several", PROJECTION, "scatter_add_(", "scatter_(", (law("slrs"),)),
     Mutation(

@@ -10,6 +10,7 @@ from hsd_cli.decoding.noise import exponential_noise
 from hsd_cli.decoding.verification import Coupled, Randomness, Rejection, Verdict
 from hsd_cli.drafting.projection import Projection
 from hsd_cli.drafting.protocol import Draft
+from hsd_cli.drafting.slrs import FirstTokens
 
 CPU = torch.device("cpu")
 
@@ -124,7 +125,7 @@ def test_without_noise_the_likeliest_token_is_proposed() -> None:
 
 
 def test_a_token_is_proposed_by_all_its_columns_and_drafted_by_the_likeliest() -> None:
-    columns = Projection([(0, 5), (1, 3), (2, 3)], (3, 6), (CPU, CPU))
+    columns = FirstTokens([(0, 5), (1, 3), (2, 3)], (3, 6), (CPU, CPU))
     assert Coupled(None).propose(torch.tensor([0.4, 0.25, 0.35]), columns, torch.tensor([0])) == 2
 
 

@@ -29,18 +29,17 @@ class Projection:
     ) -> None:
         """``pairs`` are (drafter id, target id); ids past the ``sizes`` of the heads are left out. Raises
         ``UsageError`` where nothing is left."""
-        drafter_size, self._target_size = sizes
-        usable = [(d, t) for d, t in pairs if d < drafter_size and t < self._target_size]
+        drafter_size, self.target_size = sizes
+        usable = [(d, t) for d, t in pairs if d < drafter_size and t < self.target_size]
         if not usable:
             raise UsageError(
                 "tli and union need tokens that both vocabularies have, and these two share none; use slem"
             )
         if void:
-            usable.append((0, self._target_size))  # which id the drafter reads in its place is of no matter
+            usable.append((0, self.target_size))  # which id the drafter reads in its place is of no matter
         drafter_ids, target_ids = torch.tensor(usable, dtype=torch.int64).T.contiguous().unbind()
         self.drafter_ids, self.target_ids = drafter_ids.to(devices[0]), target_ids.to(devices[1])
         self._void = void
-        self._distinct = len({token for _, token in usable}) == len(usable)
 
     def weights(self, warp: Warp, logits: torch.Tensor, drafted: torch.Tensor) -> torch.Tensor:
         """The probability of each column, ``[C]``, by the drafter's ``logits`` (``[1, D]``) after ``drafted``."""
@@ -49,19 +48,14 @@ class Projection:
         shared = warp.probabilities(logits, drafted)[0].index_select(0, self.drafter_ids[:-1])
         return torch.cat([shared, (1 - shared.sum(0, keepdim=True)).clamp(min=0)])
 
+    # Of twins (a letter, and the byte token for it) drafters write only one: adding them up would be for nothing.
     def together(self, weights: torch.Tensor) -> torch.Tensor:
-        if self._distinct:
-            return weights
-        by_token = weights.new_zeros(self._target_size + 1).index_add_(0, self.target_ids, weights)
-        return by_token.index_select(0, self.target_ids)
+        return weights
 
     def heaviest(self, weights: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
-        if self._distinct:
-            return column
-        alike = self.target_ids.eq(self.target_ids.index_select(0, column))
-        return (weights * alike).argmax(0, keepdim=True)
+        return column
 
     def psi(self, weights: torch.Tensor) -> torch.Tensor:
         """``[m, V]``, of the columns' weights ``[m, C]``; void mass is missing."""
-        rows = weights.new_zeros(len(weights), self._target_size + 1)
+        rows = weights.new_zeros(len(weights), self.target_size + 1)
         return rows.scatter_add_(1, self.target_ids.expand_as(weights), weights)[:, :-1]

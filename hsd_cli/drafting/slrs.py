@@ -24,11 +24,23 @@ from hsd_cli.runtime.host import to_host
 from hsd_cli.vocab.segmentation import Segment
 
 
+class FirstTokens(Projection):
+    """A column for each drafted token: the first target token of those that spell it."""
+
+    def together(self, weights: torch.Tensor) -> torch.Tensor:
+        by_token = weights.new_zeros(self.target_size).index_add_(0, self.target_ids, weights)
+        return by_token.index_select(0, self.target_ids)
+
+    def heaviest(self, weights: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+        alike = self.target_ids.eq(self.target_ids.index_select(0, column))
+        return (weights * alike).argmax(0, keepdim=True)
+
+
 class PushForward:
     """A drafter's distribution as distributions of the target tokens that spell what it draws.
 
-    Drafter ids without a segment, and segments with ids past the target's head, are never drawn: ``first`` has a column
-    for each of the others, of the first target token. Raises ``UsageError`` if there is none.
+    Drafter ids without a segment, and segments with ids past the target's head, are never drawn: ``first`` has columns
+    for the others. Raises ``UsageError`` if there are none.
 
     ``segments`` and ``lengths`` (int64 ``[C]``, on the drafter's device) are the columns'.
     """
@@ -49,7 +61,7 @@ class PushForward:
             raise UsageError("slrs needs tokens that the target can spell, and this drafter has none; use slem")
         usable.sort()  # columns whose segments begin with the same tokens are neighbours, the shortest first
         self.segments = [segment for segment, _ in usable]
-        self.first = Projection([(index, segment[0]) for segment, index in usable], sizes, devices)
+        self.first = FirstTokens([(index, segment[0]) for segment, index in usable], sizes, devices)
         lengths = list(map(len, self.segments))
         self.lengths = torch.tensor(lengths, device=devices[0])
         self._starts = torch.tensor([0, *accumulate(lengths[:-1])], device=devices[1])

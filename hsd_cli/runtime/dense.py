@@ -146,16 +146,16 @@ class DenseDecoder:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What comes before attention: queries ``[k, heads, head_dim]``, and keys and values of fewer heads."""
         states = layer.attention(self._normed(hidden, layer.before))
-        states = states.view(len(hidden), self._heads + 2 * self._kv_heads, self._head_dim)
-        rotating, value = states.split([self._heads + self._kv_heads, self._kv_heads], 1)
+        states = states.view(-1, self._heads + 2 * self._kv_heads, self._head_dim)
+        rotating, value = states.split_with_sizes([self._heads + self._kv_heads, self._kv_heads], 1)
         if layer.norms is not None:
-            query, key = rotating.split([self._heads, self._kv_heads], 1)
+            query, key = rotating.split_with_sizes([self._heads, self._kv_heads], 1)
             rotating = torch.cat(
                 [self._heads_normed(query, layer.norms[0]), self._heads_normed(key, layer.norms[1])], 1
             )
         if turn is not None:
             rotating = _turned(rotating, *turn)
-        query, key = rotating.split([self._heads, self._kv_heads], 1)
+        query, key = rotating.split_with_sizes([self._heads, self._kv_heads], 1)
         return query, key, value
 
     def _combined(self, layer: Layer, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
@@ -244,7 +244,7 @@ class DenseDecoder:
         # There is no such kernel for a CPU, and what stands in for it takes more steps than these.
         wide = states.float()
         squares = (wide * wide).sum(-1, keepdim=True)
-        scale = torch.add(self._eps, squares, alpha=1 / len(weight)).rsqrt_()
+        scale = torch.add(self._eps, squares, alpha=1 / weight.shape[0]).rsqrt_()
         return (weight * (wide * scale).type_as(weight)).type_as(states)
 
     def angles(self, count: int) -> Angles:
