@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Protocol
 
 import torch
@@ -171,13 +172,14 @@ class DraftModel:
 
     def _drafted_ids(self) -> list[int]:
         """Raises ``HsdError`` if they were drawn from what are no numbers: one look at the device tells both."""
-        if not self._confidences:
+        count = len(self._confidences)
+        if not count:
             return to_host(self.drafted)
-        sound = torch.stack(self._confidences).isfinite().all()[None]
-        *ids, is_sound = to_host(torch.cat([self.drafted, sound]))
-        if not is_sound:
+        # In float64 an id is what it is.
+        numbers = to_host(torch.cat([torch.stack(self._confidences).double(), self.drafted]))
+        if not all(map(isfinite, numbers[:count])):
             raise HsdError("its logits are not numbers; try --draft-dtype float32")
-        return ids
+        return [*map(int, numbers[count:])]
 
     def _read_context(self) -> torch.Tensor:
         """Logits after the whole context, ``[1, D]``; only what the cache lacks is read."""
