@@ -252,8 +252,11 @@ def test_auto_takes_no_more_texts_than_the_memory_holds(pair: Engine, monkeypatc
     assert texts_that_fit(pair.target, pair.drafter) == MOST
     assert 1 < texts_that_fit_in(monkeypatch, pair, 600 << 20) < MOST
     assert texts_that_fit_in(monkeypatch, pair, 1 << 20) == 1
+    assert texts_that_fit_in(monkeypatch, pair, 1200 << 20, share=0.5) == texts_that_fit_in(
+        monkeypatch, pair, 600 << 20
+    )
 
 
-def texts_that_fit_in(monkeypatch: pytest.MonkeyPatch, pair: Engine, memory: int) -> int:
+def texts_that_fit_in(monkeypatch: pytest.MonkeyPatch, pair: Engine, memory: int, share: float = 1.0) -> int:
     monkeypatch.setattr("hsd_cli.planner.batch_size.memory_by_device", lambda: {"cpu": memory})
-    return texts_that_fit(pair.target, pair.drafter)
+    return texts_that_fit(pair.target, pair.drafter, share)

@@ -171,7 +171,7 @@ def test_a_record_that_every_worker_dies_of_fails_alone(nodes: Nodes, model: str
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().begin(request)
 
-    def load() -> BatchEngine:
+    def load(_: float) -> BatchEngine:
         return Deadly(Engine(load_model(model, "cpu"), None), 1)
 
     records = [Record(line, line, Request(prompt), "") for line, prompt in enumerate("akb", 1)]
@@ -182,6 +182,16 @@ def test_a_record_that_every_worker_dies_of_fails_alone(nodes: Nodes, model: str
         ray.shutdown()
     told = {outcome.line: isinstance(outcome, Failure) and outcome.error for outcome in found}
     assert told == {1: False, 2: "3 workers died while they wrote it", 3: False}
+
+
+def test_a_worker_has_as_much_of_its_node_as_it_has_of_the_processors(nodes: Nodes) -> None:
+    from hsd_cli.cluster.worker import share_of_node
+
+    join(nodes.address)
+    try:
+        assert ray.get(ray.remote(num_cpus=0.5)(share_of_node).remote()) == 0.5
+    finally:
+        ray.shutdown()
 
 
 # What needs no cluster

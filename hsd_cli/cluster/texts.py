@@ -29,7 +29,7 @@ MOST_BLOCKS = 20_000  # each costs this process some milliseconds, and 13 kB
 
 def write_texts_on(
     workers: Workers,
-    load: Callable[[], BatchEngine],
+    load: Callable[[float], BatchEngine],
     seats: int,
     records: Iterable[Record | Failure],
     finished: Container[RecordId],
@@ -67,7 +67,7 @@ def _blocks(records: Sequence[Record], workers: int, seats: int) -> list[dict[st
 
 
 def _written(
-    blocks: list[dict[str, bytes]], workers: Workers, load: Callable[[], BatchEngine], run_seed: int | None
+    blocks: list[dict[str, bytes]], workers: Workers, load: Callable[[float], BatchEngine], run_seed: int | None
 ) -> Dataset:
     DataContext.get_current().enable_progress_bars = False
     tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote()

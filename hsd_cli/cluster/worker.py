@@ -41,15 +41,15 @@ class Tries:
 class Worker:
     """Written for Ray Data, which makes one for each place and another where one has died.
 
-    ``load`` has the pair come into memory. ``tries`` is a handle of ``Tries``.
+    ``load`` has the pair come into memory, of which this worker has a share. ``tries`` is a handle of ``Tries``.
     """
 
-    def __init__(self, load: Callable[[], BatchEngine], run_seed: int | None, tries: Any) -> None:
+    def __init__(self, load: Callable[[float], BatchEngine], run_seed: int | None, tries: Any) -> None:
         self._run_seed = run_seed
         self._tries = tries
         self._engine: BatchEngine | Collapse
         try:
-            self._engine = load()
+            self._engine = load(share_of_node())
         except Exception as error:
             self._engine = _collapse("cannot load the pair", error)
 
@@ -71,6 +71,13 @@ class Worker:
                 yield record
             else:
                 yield Failure(record.id, record.line, f"{TRIES} workers died while they wrote it")
+
+
+def share_of_node() -> float:
+    """What this worker has of its node's processors, and so may take of its memory."""
+    here = ray.get_runtime_context()
+    whole = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == here.get_node_id())
+    return float(here.get_assigned_resources().get("CPU", 0) / whole["CPU"])
 
 
 def _collapse(what: str, error: Exception) -> Collapse:

@@ -36,13 +36,13 @@ class Failures(NamedTuple):
     first: Failure | None
 
 
-def side_by_side(load: Callable[[], Engine], size: int | None) -> BatchEngine:
-    """A pair that writes ``size`` texts at a time, or as many as there is room for."""
+def side_by_side(load: Callable[[], Engine], size: int | None, share: float = 1.0) -> BatchEngine:
+    """A pair that writes ``size`` texts at a time, or as many as there is room for in its ``share`` of the machine."""
     from hsd_cli.batch_engine import BatchEngine
     from hsd_cli.planner.batch_size import texts_that_fit
 
     pair = load()
-    return BatchEngine(pair, texts_that_fit(pair.target, pair.drafter) if size is None else size)
+    return BatchEngine(pair, texts_that_fit(pair.target, pair.drafter, share) if size is None else size)
 
 
 def in_this_process(load: Callable[[], BatchEngine]) -> Callable[[], Writer]:

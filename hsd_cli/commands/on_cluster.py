@@ -20,7 +20,7 @@ SOME = 8  # texts at a time, where each worker finds out how many
 
 
 def on_cluster(
-    load: Callable[[], BatchEngine], size: int | None, address: str, cpus: int | None, device: str, quiet: bool
+    load: Callable[[float], BatchEngine], size: int | None, address: str, cpus: int | None, device: str, quiet: bool
 ) -> Callable[[], Writer]:
     """Starts workers on the cluster at ``address``, which is as in ``join``; each has the pair from ``load``.
 

@@ -12,10 +12,12 @@ TYPICAL_TEXT = 2048  # tokens, prompt included
 SHARE = 0.5  # of the memory that is left: passes need some, too
 
 
-def texts_that_fit(target: LoadedModel, drafter: LoadedModel | None) -> int:
-    """As many as there is memory for on the devices of both models, at most ``MOST``."""
+def texts_that_fit(target: LoadedModel, drafter: LoadedModel | None, share: float = 1.0) -> int:
+    """As many as there is memory for on the devices of both models, at most ``MOST``; ``share``: how much of the
+    machine's own memory is this process's."""
     memory = memory_by_device()
     needed: dict[str, int] = {}
+    taken: dict[str, int] = {}
     for loaded in (target, drafter):
         if loaded is None:
             continue
@@ -23,6 +25,7 @@ def texts_that_fit(target: LoadedModel, drafter: LoadedModel | None) -> int:
         cache = read_footprint(loaded.name, loaded.trust_remote_code).cache(TYPICAL_TEXT)
         needed[where] = needed.get(where, 0) + cache * loaded.model.dtype.itemsize
         if not where.startswith("cuda") and where in memory:  # what is known there is not what is free
-            memory[where] -= stored_bytes(loaded.model)
-    rooms = [SHARE * memory[where] / size for where, size in needed.items() if where in memory]
+            taken[where] = taken.get(where, 0) + stored_bytes(loaded.model)
+    free = {where: share * memory[where] - models for where, models in taken.items()}
+    rooms = [SHARE * room / needed[where] for where, room in (memory | free).items() if where in needed]
     return max(1, min(MOST, int(min(rooms, default=1))))
