@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from scipy.stats import chisquare, kstest
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hsd_cli.decoding.noise import exponential_noise
 from hsd_cli.decoding.verification import Coupled, Randomness, Rejection, Verdict
@@ -143,3 +146,22 @@ def test_draws_follow_the_weights_and_never_what_has_none() -> None:
 def test_no_random_number_draws_what_has_no_weight(rarest: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "uniform_", lambda tensor, generator: tensor.fill_(rarest))
     assert Randomness(torch.Generator()).draw(torch.tensor([0.0, 0.3, 0.0])) == 1
+
+
+class NoFloat64(TorchDispatchMode):
+    """MPS, for one, has none."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        assert not (isinstance(result, torch.Tensor) and result.dtype == torch.float64), func
+        return result
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_coupled_drafts_are_proposed_and_checked_without_float64(seed: int | None) -> None:
+    rule, last = Coupled(seed), (1 << 17) + 1  # an odd id of a large vocabulary
+    logits = torch.zeros(2, last + 1)
+    logits[:, last] = 100.0
+    with NoFloat64():
+        assert proposed(rule, logits[0].exp(), 0) == last
+        assert rule.verify(logits, Draft(torch.tensor([last])), 0) == Verdict(1, [last, last], sound=True)

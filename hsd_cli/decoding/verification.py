@@ -47,10 +47,10 @@ class Randomness:
     def draw(self, weights: torch.Tensor) -> torch.Tensor:
         """An index (int64, no dimensions) with probability proportional to ``weights`` (``[V]``); never waits.
 
-        By the inverse of the cumulated weights, in float64: one random number, where a race of exponential clocks
-        takes one for each token.
+        By the inverse of the cumulated weights, in float64 (which MPS lacks): one random number, where a race of
+        exponential clocks takes one for each token.
         """
-        cumulated = weights.cumsum(0, dtype=torch.float64)
+        cumulated = weights.cumsum(0, dtype=torch.float32 if weights.device.type == "mps" else torch.float64)
         # In (0, 1], and the first place that reaches it: never one without weight.
         share = 1 - torch.empty_like(cumulated[:1]).uniform_(generator=self.generator)
         return torch.searchsorted(cumulated, share * cumulated[-1:])[0].clamp(max=len(weights) - 1)
@@ -75,8 +75,8 @@ class Rejection:
     def verify(self, logits: torch.Tensor, draft: Draft, position: int) -> Verdict:
         accepted, weights = self._judge(logits.softmax(-1), draft)
         own = self._randomness.draw(weights)
-        # In float64 an id is what it is.
-        numbers = torch.cat([weights.sum(0, keepdim=True).double(), accepted[None], own[None], draft.tokens])
+        # Joined they are float32, which holds every id.
+        numbers = torch.cat([weights.sum(0, keepdim=True), accepted[None], own[None], draft.tokens])
         mass, *ids = to_host(numbers)
         count, token, *tokens = map(int, ids)
         return Verdict(count, [*tokens[:count], token], isfinite(mass))
@@ -143,8 +143,8 @@ class Coupled:
             logits = logits - exponential_noise(self._seed, positions, tokens).log()
         chosen = logits.argmax(-1, keepdim=True)  # of a row that has a NaN, that is the greatest
         values = logits.gather(1, chosen)[:, 0]
-        # In float64 an id is what it is.
-        numbers = to_host(torch.cat([values.double(), chosen[:, 0], draft.tokens]))
+        # Joined they are float32, which holds every id.
+        numbers = to_host(torch.cat([values, chosen[:, 0], draft.tokens]))
         own, proposed = [*map(int, numbers[rows : 2 * rows])], numbers[2 * rows :]
         accepted = min(common_prefix(own, proposed), rows - 1)
         return Verdict(accepted, own[: accepted + 1], all(map(isfinite, numbers[:rows])))

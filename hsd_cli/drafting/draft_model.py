@@ -175,8 +175,8 @@ class DraftModel:
         count = len(self._confidences)
         if not count:
             return to_host(self.drafted)
-        # In float64 an id is what it is.
-        numbers = to_host(torch.cat([torch.stack(self._confidences).double(), self.drafted]))
+        # Joined they are float32, which holds every id.
+        numbers = to_host(torch.cat([torch.stack(self._confidences), self.drafted]))
         if not all(map(isfinite, numbers[:count])):
             raise HsdError("its logits are not numbers; try --draft-dtype float32")
         return [*map(int, numbers[count:])]
