@@ -73,7 +73,7 @@ MATCHES = "min(common_prefix(own, proposed), rows - 1)"
 GUESSED = "torch.where(accepted < len(p), weights, guessed)"
 SEED = " + _signed(seed * GOLDEN)) + _signed(seed)"
 TOKEN = "(tokens + 1)"
-DRAWN = "self._rule.propose(weights, "
+DRAWN = "self._rule.propose(there, "
 ONLY = "warp.probabilities(logits, drafted, self.drafter_ids)[0]"
 AFTER = "self._index.after + place % period"
 
@@ -138,7 +138,7 @@ MUTATIONS = [
         "shared[:1] * 0",
         (law("union"),),
     ),
-    Mutation("tokens: other ψ drawn from", DRAWING, DRAWN, DRAWN.replace("weights", "weights.sqrt()"), (law("tli"),)),
+    Mutation("tokens: other ψ drawn from", DRAWING, DRAWN, DRAWN.replace("there", "there.sqrt()"), (law("tli"),)),
     Mutation("sd: other ψ told", TOKENS, "torch.stack(weights)", "torch.stack(weights).sqrt()", (law("sd", "same"),)),
     Mutation(
         "sd: padding is drawn",
@@ -157,9 +157,7 @@ MUTATIONS = [
         "slrs: drafted by any", SLRS, "return (weights * alike).argmax(0, keepdim=True)", "return column", (CHECKS,)
     ),
     Mutation("slrs: first of several", PROJECTION, "scatter_add_(", "scatter_(", (law("slrs"),)),
-    Mutation(
-        "slrs: other ψ told", SLRS, "torch.stack(list(weights))", "torch.stack(list(weights)).sqrt()", (law("slrs"),)
-    ),
+    Mutation("slrs: other ψ told", SLRS, "torch.stack(weights)", "torch.stack(weights).sqrt()", (law("slrs"),)),
     Mutation(
         "slrs: those that end, too", SLRS, "bisect_right(self.segments, ", "bisect_left(self.segments, ", (SEGMENTS,)
     ),
@@ -168,8 +166,8 @@ MUTATIONS = [
     Mutation(
         "slrs: ψ of other places",
         SLRS,
-        "for begun, following in rows",
-        "for begun, following in list(rows)[::-1]",
+        "in zip(firsts, weights",
+        "in zip(firsts.flip(0), weights",
         (law("slrs"),),
     ),
     Mutation("lookup: a place late", LOOKUP, AFTER, AFTER.replace("place", "(place + 1)"), (COPIES,)),

@@ -15,7 +15,7 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from hsd_cli.decoding.verification import Coupled
+from hsd_cli.decoding.verification import Coupled, Verdict
 from hsd_cli.doctor import folders, hub, self_test, software
 from hsd_cli.doctor.check import Check, Finding, checks_of
 from hsd_cli.drafting.protocol import Draft
@@ -199,8 +199,9 @@ def test_little_room_is_a_warning_with_what_makes_more(monkeypatch: pytest.Monke
 def test_a_verifier_that_lets_everything_pass_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     sound = Coupled.verify
 
-    def careless(rule: Coupled, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
-        return torch.cat([torch.tensor([len(draft)]), sound(rule, logits, draft, position)[1:]])
+    def careless(rule: Coupled, logits: torch.Tensor, draft: Draft, position: int) -> Verdict:
+        own = sound(rule, logits, draft, position).tokens[-1]
+        return Verdict(len(draft), [*draft.tokens.tolist(), own], sound=True)
 
     monkeypatch.setattr(Coupled, "verify", careless)
     assert finding(self_test.self_test(), "self-test") == Finding(

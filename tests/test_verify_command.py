@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from hsd_cli.decoding.verification import Coupled, Rejection
+from hsd_cli.decoding.verification import Coupled, Rejection, Verdict
 from hsd_cli.drafting import registry
 from hsd_cli.drafting.protocol import Draft, Drafter
 from tests.cli import LETTERS, PAIRS, Result, checkpoint, hsd, shell_hsd
@@ -126,9 +126,9 @@ def test_the_embedded_pair_passes_in_half_precision_from_the_shell() -> None:
 # Broken ones
 
 
-def accept_everything(self: Any, logits: torch.Tensor, draft: Draft, position: int) -> torch.Tensor:
+def accept_everything(self: Any, logits: torch.Tensor, draft: Draft, position: int) -> Verdict:
     """A wrong verifier: it does not look at the drafted tokens."""
-    return torch.tensor([len(draft), int(logits[-1].argmax()), 1])
+    return Verdict(len(draft), [*draft.tokens.tolist(), int(logits[-1].argmax())], sound=True)
 
 
 class FlatPsi:

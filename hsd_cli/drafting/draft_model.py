@@ -153,7 +153,7 @@ class DraftModel:
             unchanged = min(unchanged, kept)
         self._past.append(_Followed(self._followed, new, self.drafted, unchanged))
         self._followed = len(text)
-        self.drafted = self.drafted[:0]
+        self.drafted, self._confidences = self.drafted[:0], []
         self.warp.follow(self._context.ids, unchanged)
         self.model.rollback(min(self.model.length, unchanged))
 

@@ -8,7 +8,7 @@ import torch
 
 from hsd_cli.drafting.draft_model import Choosing, DraftModel
 from hsd_cli.drafting.projection import Projection
-from hsd_cli.drafting.protocol import ProposalRule
+from hsd_cli.drafting.protocol import Draft, ProposalRule
 from hsd_cli.runtime.model import LanguageModel
 
 
@@ -28,6 +28,7 @@ class Drawing:
         self.name = name
         self.drafter = drafter
         self.target_device = target.device
+        self.nothing = Draft(torch.empty(0, dtype=torch.int64, device=target.device), algorithm=name)
         self.uses_psi = rule.uses_psi
         self._projection = projection
         self._rule = rule
@@ -39,11 +40,12 @@ class Drawing:
         return [(column, weights) for *_, column, weights in self.drafter.roll_out(text, steps, self._choosing)]
 
     def _choose(self, logits: torch.Tensor, drafted: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Also reveals column and weights, for both of which random numbers are the target's."""
-        weights = self._projection.weights(self.drafter.warp, logits, drafted).to(self.target_device)
-        column = self._rule.propose(weights, self._projection, position.to(self.target_device))
-        # Not `weights[column]`, which would wait for the device.
-        confidence = weights.index_select(0, column)[0]
+        """Also reveals column and weights, on the target's device, where the random numbers are."""
+        weights = self._projection.weights(self.drafter.warp, logits, drafted)
+        there = weights.to(self.target_device)
+        column = self._rule.propose(there, self._projection, position.to(self.target_device))
         here = column.to(logits.device)
+        # Not `weights[here]`, which would wait for the device.
+        drawn, confidence = (each.index_select(0, here)[0] for each in (self._projection.drafter_ids, weights))
         after = position + (1 if self._lengths is None else self._lengths.index_select(0, here))
-        return self._projection.drafter_ids.index_select(0, here)[0], confidence, after, column, weights
+        return drawn, confidence, after, column, there

@@ -33,7 +33,7 @@ class Projection:
         usable = [(d, t) for d, t in pairs if d < drafter_size and t < self.target_size]
         if not usable:
             raise UsageError(
-                "tli and union need tokens that both vocabularies have, and these two share none; use slem"
+                "this algorithm needs tokens that both vocabularies have, and these two share none; use slem"
             )
         if void:
             usable.append((0, self.target_size))  # which id the drafter reads in its place is of no matter

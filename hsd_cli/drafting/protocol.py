@@ -49,7 +49,7 @@ class Columns(Protocol):
     target_ids: torch.Tensor
 
     def together(self, weights: torch.Tensor) -> torch.Tensor:
-        """Of each column the weight of its token in all columns; ``[C]``."""
+        """Of each column the weight of its token in all columns that matter; ``[C]``."""
 
     def heaviest(self, weights: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
         """Of the columns with the same token as ``column`` (int64 ``[1]``) the one with the greatest weight."""

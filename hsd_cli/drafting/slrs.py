@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice
 from math import ceil
 
 import torch
@@ -51,11 +51,11 @@ class PushForward:
         sizes: tuple[int, int],
         devices: tuple[torch.device, torch.device],
     ) -> None:
-        drafter_size, self._target_size = sizes
+        drafter_size, target_size = sizes
         usable = [
             (segment, index)
             for index, segment in enumerate(segments[:drafter_size])
-            if segment and max(segment) < self._target_size
+            if segment and max(segment) < target_size
         ]
         if not usable:
             raise UsageError("slrs needs tokens that the target can spell, and this drafter has none; use slem")
@@ -79,7 +79,7 @@ class PushForward:
             start = bisect_right(self.segments, agreeing)
             end = bisect_left(self.segments, (*agreeing[:-1], agreeing[-1] + 1))
             going_on, tokens = weights[start:end], self._flat[self._starts[start:end] + place]
-            yield weights.new_zeros(self._target_size).index_add_(0, tokens, going_on) / going_on.sum()
+            yield weights.new_zeros(self.first.target_size).index_add_(0, tokens, going_on) / going_on.sum()
 
 
 class StringRejectionDrafter:
@@ -93,17 +93,18 @@ class StringRejectionDrafter:
         # A drafter token gives one target token at least.
         steps = ceil(lookahead * min(1.0, self._drawing.drafter.steps_per_token))
         drawn = self._drawing.roll_out(text, steps)
-        columns = to_host(torch.cat([column for column, _ in drawn])) if drawn else []
+        if not drawn:
+            return self._drawing.nothing
+        columns = to_host(torch.cat([column for column, _ in drawn]))
         tokens = list(chain.from_iterable(map(self._push_forward.segments.__getitem__, columns)))[:lookahead]
-        psi = (
-            self._psi(columns, [weights for _, weights in drawn])[:lookahead]
-            if drawn and self._drawing.uses_psi
-            else None
-        )
-        return Draft(upload(tokens, self._drawing.target_device), psi, "slrs")
+        psi = None
+        if self._drawing.uses_psi:
+            psi = torch.stack(list(islice(self._psi(columns, [weights for _, weights in drawn]), lookahead)))
+        return Draft(upload(tokens, self._drawing.target_device), psi, self._drawing.name)
 
-    def _psi(self, columns: Sequence[int], weights: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Of all tokens of the segments, ``[m, V]``."""
-        first = self._push_forward.first.psi(torch.stack(list(weights)))
-        rows = zip(first, map(self._push_forward.following, weights, columns), strict=True)
-        return torch.stack([row for begun, following in rows for row in (begun, *following)])
+    def _psi(self, columns: Sequence[int], weights: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Of each token of the segments, ``[V]``."""
+        firsts = self._push_forward.first.psi(torch.stack(weights))  # type: ignore[arg-type]
+        for first, row, column in zip(firsts, weights, columns, strict=True):
+            yield first
+            yield from self._push_forward.following(row, column)

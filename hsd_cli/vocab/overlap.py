@@ -15,7 +15,7 @@ class Overlap:
 
     ``pairs`` has one (drafter id, target id) for every shared drafter id. Several drafter ids may share a target id:
     their probabilities add up.
-    ``representative`` has, for every shared target id, the one drafter id that stands for it in the drafter's context.
+    ``representative`` has every shared target id, each with a drafter id that means the same.
     """
 
     pairs: list[tuple[int, int]]
