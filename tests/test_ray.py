@@ -128,7 +128,7 @@ def test_driver_worker_and_node_are_killed_and_every_record_comes_out_once_as_fr
         out, err = running.communicate(timeout=LIMIT)
     assert outcomes(output.read_text()) == alone
     first, sums, failed = err.decode().splitlines()  # and nothing of Ray's
-    assert first == "hsd: 3 workers, each with 1 CPU and a pair of its own"
+    assert first == f"hsd: 3 workers on the cluster at {nodes.address}, each with 1 CPU and a pair of its own"
     assert sums.startswith(
         f"hsd: {RECORDS - kept} texts · {kept} were done before · {120 * (RECORDS - kept)} tokens in "
     )

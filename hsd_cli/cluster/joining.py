@@ -44,7 +44,7 @@ def join(address: str | None) -> None:
         import ray
         import ray.data
     except ImportError:
-        raise UsageError("--ray needs packages more: pip install 'hsd-cli[ray]'") from None
+        raise UsageError("--ray needs Ray; run: pip install 'hsd-cli[ray]'") from None
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):  # the others write Ray's files
             handler.setLevel(logging.CRITICAL)

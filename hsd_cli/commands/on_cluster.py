@@ -43,7 +43,9 @@ def on_cluster(
             room = workers(nodes, cpus, on_gpus=device != "cpu")
         if not quiet:
             each = "a GPU" if room.gpus else f"{room.cpus} CPU" + ("s" if room.cpus > 1 else "")
-            say(f"{room.number} worker{'s' if room.number > 1 else ''}, each with {each} and a pair of its own")
+            where = ray.get_runtime_context().gcs_address
+            count = f"{room.number} worker{'s' if room.number > 1 else ''}"
+            say(f"{count} on the cluster at {where}, each with {each} and a pair of its own")
 
         def write(
             records: Iterable[Record | Failure],

@@ -168,7 +168,8 @@ class Drafting:
     """How the drafter is made use of."""
 
     algorithm: Annotated[
-        Algorithm, _drafting("-a", "--algorithm", envvar="HSD_ALGORITHM", help="How to draft; see below.")
+        Algorithm,
+        _drafting("-a", "--algorithm", envvar="HSD_ALGORITHM", help="How to draft; see `hsd generate --help`."),
     ] = "auto"
     lookahead: Annotated[
         int | None,

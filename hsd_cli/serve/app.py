@@ -179,6 +179,8 @@ def _blamed(errors: Sequence[Any]) -> ApiError:
     message = worst["msg"]
     if worst["type"] == "json_invalid":
         return ApiError(400, f"the request is not JSON: {worst['ctx']['error']} at character {param}")
+    if worst["type"] == "model_attributes_type":
+        return ApiError(400, "the body has to be a JSON object, sent with Content-Type: application/json")
     if param is None:  # of the request as a whole; then the message has the name
         return ApiError(400, message, param=worst.get("ctx", {}).get("name"))
     return ApiError(400, f"{param}: {message}", param=param)

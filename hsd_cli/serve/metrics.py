@@ -23,7 +23,7 @@ class Metrics:
         self.tokens = Counter("hsd_tokens", "Tokens that were written.", registry=there)
         self.drafted = Counter("hsd_drafted_tokens", "Tokens that were drafted.", registry=there)
         self.accepted = Counter("hsd_accepted_tokens", "Drafted tokens that the target accepted.", registry=there)
-        self.passes = Counter("hsd_target_passes", "Iterations, each a forward pass of the target.", registry=there)
+        self.passes = Counter("hsd_target_passes", "Iterations; texts of a batch share their passes.", registry=there)
         self.first = Histogram(
             "hsd_first_token_seconds", "From the request to its first token.", buckets=SECONDS, registry=there
         )
