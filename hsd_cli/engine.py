@@ -215,7 +215,7 @@ class Engine:
         def put_together() -> tuple[Drafter, Side | None, DraftingRhythm | None]:
             side = self._drafter_side(request, chat, capacity)
             if request.parallel and side is not None:  # two threads share neither random numbers nor a clock
-                pair = _pair(request, target, side, _apart(rule, seed), PhaseClock())
+                pair = _pair(request, target, side, _apart(rule, seed, side.model.device), PhaseClock())
                 drafter, rhythm = self._make_parallel_drafter(request, pair)
                 return drafter, side, rhythm
             together = None if side is None else _pair(request, target, side, rule, clock)
@@ -387,10 +387,9 @@ def _rule(verification: Verification, seed: int | None, greedy: bool, device: to
     return Rejection(Randomness(torch.Generator(device).manual_seed(seed)))
 
 
-def _apart(rule: VerificationRule, seed: int | None) -> VerificationRule:
-    """For the drafter what ``rule`` is for the target. Random numbers are of two sources, whose draws have nothing to
-    say of each other; the noise of a seed is the same."""
+def _apart(rule: VerificationRule, seed: int | None, device: torch.device) -> VerificationRule:
+    """For the drafter, on its ``device``, what ``rule`` is for the target. Random numbers are of two sources, whose
+    draws have nothing to say of each other; the noise of a seed is the same."""
     if not isinstance(rule, Rejection) or seed is None:
         return rule
-    generator = torch.Generator(rule.generator.device)
-    return Rejection(Randomness(generator.manual_seed(seed ^ DRAFTERS_SEED)))
+    return Rejection(Randomness(torch.Generator(device).manual_seed(seed ^ DRAFTERS_SEED)))

@@ -40,10 +40,11 @@ class Drawing:
         return [(column, weights) for *_, column, weights in self.drafter.roll_out(text, steps, self._choosing)]
 
     def _choose(self, logits: torch.Tensor, drafted: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Also reveals column and weights, on the target's device, where the random numbers are."""
+        """Also reveals column and weights, on the device where the columns' target ids are."""
+        device = self._projection.target_ids.device
         weights = self._projection.weights(self.drafter.warp, logits, drafted)
-        there = weights.to(self.target_device)
-        column = self._rule.propose(there, self._projection, position.to(self.target_device))
+        there = weights.to(device)
+        column = self._rule.propose(there, self._projection, position.to(device))
         here = column.to(logits.device)
         # Not `weights[here]`, which would wait for the device.
         drawn, confidence = (each.index_select(0, here)[0] for each in (self._projection.drafter_ids, weights))

@@ -16,7 +16,7 @@ class Projection:
     ``ψ(t)`` is the sum over the columns of ``t``. All other drafter ids are masked, so that it sums to one (Algorithm 4
     of arXiv 2502.05202); with ``void`` they are one more column, of a target id that there is not (Algorithm 1).
 
-    ``drafter_ids`` and ``target_ids``: int64 ``[C]``, each on the device of its model.
+    ``drafter_ids`` (on the drafter's device) and ``target_ids`` (on the one where columns are drawn): int64 ``[C]``.
     """
 
     def __init__(

@@ -35,6 +35,9 @@ class Draft:
         """What follows the first ``count`` proposals, once these are in the text."""
         return Draft(self.tokens[count:], None if self.psi is None else self.psi[count:], self.algorithm)
 
+    def to(self, device: torch.device) -> Draft:
+        return Draft(self.tokens.to(device), None if self.psi is None else self.psi.to(device), self.algorithm)
+
     def followed_by(self, other: Draft) -> Draft:
         """Both in a row. Either is empty, or both have ``psi``, or none."""
         if not len(self) or not len(other):

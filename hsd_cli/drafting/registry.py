@@ -57,7 +57,10 @@ class Pair:
 
     @property
     def devices(self) -> Devices:
-        return self.drafter.model.device, self.target.model.device
+        """The drafter's, and the one it draws on: where the random numbers are, else beside it. To draw on the target's
+        would be to wait for its pass, if that has one."""
+        here, generator = self.drafter.model.device, self.rule.generator
+        return here, here if generator is None else generator.device
 
     @cached_property
     def mirrored(self) -> DraftModel:
@@ -72,7 +75,7 @@ class Pair:
         return self._draft_model(context, self._steps_per_token())
 
     def _draft_model(self, context: Context, steps_per_token: float) -> DraftModel:
-        device = self.drafter.model.device
+        device, drawing = self.devices
         return DraftModel(
             self.drafter.model,
             context,
@@ -81,7 +84,7 @@ class Pair:
             self.clock,
             self.patience,
             steps_per_token,
-            graphs_for(device) if device == self.target.model.device else None,
+            graphs_for(device) if device == drawing else None,
         )
 
     def _steps_per_token(self) -> float:

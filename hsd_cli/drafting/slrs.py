@@ -100,7 +100,8 @@ class StringRejectionDrafter:
         psi = None
         if self._drawing.uses_psi:
             psi = torch.stack(list(islice(self._psi(columns, [weights for _, weights in drawn]), lookahead)))
-        return Draft(upload(tokens, self._drawing.target_device), psi, self._drawing.name)
+        device = self._drawing.target_device
+        return Draft(upload(tokens, device), psi, self._drawing.name).to(device)
 
     def _psi(self, columns: Sequence[int], weights: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Of each token of the segments, ``[V]``."""

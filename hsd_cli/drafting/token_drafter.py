@@ -25,4 +25,4 @@ class TokenDrafter:
         columns, weights = zip(*drawn, strict=True)
         tokens = self._projection.target_ids.index_select(0, torch.cat(columns))
         psi = self._projection.psi(torch.stack(weights)) if self._drawing.uses_psi else None
-        return Draft(tokens, psi, self._drawing.name)
+        return Draft(tokens, psi, self._drawing.name).to(self._drawing.target_device)
