@@ -295,7 +295,7 @@ def test_a_coupled_text_depends_on_the_seed_alone(
     algorithm: str, vocabularies: str, settings: SamplingSettings
 ) -> None:
     pair = tiny_pair(vocabularies)
-    for seed in range(25):
+    for seed in range(50):
         text = token_ids(pair.commits(algorithm, Coupled(seed), settings, 12, lookahead=1 + seed % 4))
         assert text == plain_text(vocabularies, settings, seed, 12, eos=True)
 
@@ -303,8 +303,8 @@ def test_a_coupled_text_depends_on_the_seed_alone(
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize(("algorithm", "vocabularies"), LONG)
 def test_a_long_coupled_text_does_too(algorithm: str, vocabularies: str, settings: SamplingSettings) -> None:
-    commits = tiny_pair(vocabularies, order=1).commits(algorithm, Coupled(11), settings, 1_000, lookahead=3, eos=False)
-    assert token_ids(commits) == plain_text(vocabularies, settings, 11, 1_000, order=1)
+    commits = tiny_pair(vocabularies, order=1).commits(algorithm, Coupled(11), settings, 2_000, lookahead=3, eos=False)
+    assert token_ids(commits) == plain_text(vocabularies, settings, 11, 2_000, order=1)
 
 
 def test_seeded_samples_follow_the_targets_law() -> None:
