@@ -95,7 +95,7 @@ class ChosenPair:
         """Where and how drafters compute. Raises ``HsdError``."""
         models = self.models
         device, dtype = models.draft_device or models.device, models.draft_dtype or models.dtype
-        return self._loaded(name, device, dtype, models.draft_quant)
+        return self._loaded(name, device, dtype, models.draft_quant, drafts=True)
 
     def load_share(self) -> LoadedModel:
         """This process's share of the target, with `--tensor-parallel`. Raises ``HsdError``."""
@@ -131,7 +131,7 @@ class ChosenPair:
     def _load_target(self, **placement: Any) -> LoadedModel:
         return self._loaded(self.target, self.models.device, self.models.dtype, self.models.quant, **placement)
 
-    def _loaded(self, name: str, device: str, dtype: str, quant: str | None, **placement: Any) -> LoadedModel:
+    def _loaded(self, name: str, device: str, dtype: str, quant: str | None, **others: Any) -> LoadedModel:
         from hsd_cli.runtime.loading import load_model
 
         return load_model(
@@ -142,7 +142,8 @@ class ChosenPair:
             self.models.attention,
             trust_remote_code=self.models.trust_remote_code,
             compile=self.models.compile,
-            **placement,
+            threads=self.models.threads,
+            **others,
         )
 
 

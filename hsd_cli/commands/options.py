@@ -105,7 +105,14 @@ class Models(Pair):
             "`pip install 'hsd-cli[multi]'`.",
         ),
     ] = False
-    dtype: Annotated[Dtype, _models(envvar="HSD_DTYPE", help="Number format of the weights.")] = "auto"
+    dtype: Annotated[
+        Dtype,
+        _models(
+            envvar="HSD_DTYPE",
+            help="Number format of the weights. auto: half precision on a GPU, float32 on a CPU, where a drafter has "
+            "what is fastest for one token.",
+        ),
+    ] = "auto"
     draft_device: Annotated[
         str | None, _models(envvar="HSD_DRAFT_DEVICE", help="The drafter's device, if another one.")
     ] = None
@@ -119,6 +126,15 @@ class Models(Pair):
     draft_quant: Annotated[
         Quantization | None,
         _models(envvar="HSD_DRAFT_QUANT", help="The same for the drafter, which --quant leaves as it is."),
+    ] = None
+    threads: Annotated[
+        int | None,
+        _models(
+            min=1,
+            envvar="HSD_THREADS",
+            help="Of the CPU. Default: as many as are quickest right now, for each model.",
+            show_default=False,
+        ),
     ] = None
     attention: Annotated[Attention, _models(envvar="HSD_ATTENTION", help="Attention kernel of both models.")] = "auto"
     compile: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -41,6 +42,8 @@ def _device(name: str) -> Finding:
     if "float32" not in works:
         return Finding("broken", f"{model}{room}; it cannot multiply", "reinstall PyTorch: see pytorch.org/get-started")
     auto = str(resolve_dtype("auto", device)).removeprefix("torch.")
+    if device.type == "cpu":
+        room += f", up to {torch.get_num_threads()} threads on {os.cpu_count()} cores"
     advice = ""
     if device.type == "cpu" and has_order(torch.bfloat16):  # auto keeps to exact texts there
         advice = "; --dtype bfloat16 takes half to two thirds of the time for models that are saved in it"

@@ -31,7 +31,7 @@ from transformers import (
 
 from hsd_cli.runtime.cache import RollbackCache, RollbackLayer
 from hsd_cli.runtime.context import context_size_of, ropes_of
-from hsd_cli.runtime.packing import PackedLinear, PackedPart, in_columns
+from hsd_cli.runtime.packing import PackedLinear, PackedPart, fastest_layout, in_columns, lay_out
 
 CHANGING_ROPE = ("dynamic", "longrope")
 
@@ -240,23 +240,25 @@ def _times(linear: Map, factor: float) -> Map:
 
 
 def _joined(module: nn.Module, names: Sequence[str]) -> Map:
-    """One map that does what the maps of ``module`` called ``names`` do with the same input. Their weights become parts
-    of its own: nothing is kept twice, and nothing changes for them."""
+    """One map that does what the maps of ``module`` called ``names`` do with the same input, laid out for the
+    processor. Their weights become parts of its own: nothing is kept twice, and nothing changes for them."""
+    if len(names) == 1:
+        lay_out(module, names[0])
+        only = getattr(module, names[0])
+        return only.forward if isinstance(only, PackedLinear) else partial(F.linear, weight=only.weight, bias=only.bias)
     maps = [getattr(module, name) for name in names]
-    packed = any(isinstance(each, PackedLinear) for each in maps)
-    if len(maps) == 1:
-        return maps[0].forward if packed else partial(F.linear, weight=maps[0].weight, bias=maps[0].bias)
     sizes = [each.out_features for each in maps]
     weight = torch.cat([each.weight.detach().to_dense() for each in maps])
-    if weight.device.type == "cpu":
-        weight = in_columns(weight)
     bias = None if maps[0].bias is None else torch.cat([each.bias.detach() for each in maps])
-    if packed:
+    layout = "packed" if isinstance(maps[0], PackedLinear) else fastest_layout(weight)
+    if layout == "packed":
         whole, first = PackedLinear(weight, bias), 0
         for name, size in zip(names, sizes, strict=True):
             setattr(module, name, PackedPart(whole, first, size))
             first += size
         return whole.forward
+    if layout == "columns":
+        weight = in_columns(weight)
     for each, part in zip(maps, weight.split(sizes), strict=True):
         each.weight.data = part
     return partial(F.linear, weight=weight, bias=bias)

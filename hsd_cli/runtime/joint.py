@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from greenlet import getcurrent, greenlet
@@ -19,6 +20,7 @@ from hsd_cli.runtime.graphs import graphs_for
 from hsd_cli.runtime.grid import GridReader
 from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 from hsd_cli.runtime.seats import SeatCache, SharedMemory
+from hsd_cli.runtime.threads import Threads
 
 MOST_TOKENS = 2048  # of a pass over several texts: bounds the memory that its activations take
 
@@ -45,14 +47,18 @@ class JointPasses:
 
     def __init__(self) -> None:
         self._grid: GridReader | None = None
+        self._threads: Threads | None = None
         self._waiting: dict[greenlet, Waiting] = {}
 
     def __len__(self) -> int:
         """The number of texts that stand still."""
         return len(self._waiting)
 
-    def cache(self, decoder: DenseDecoder, compilation: Compilation, capacity: int) -> RollbackCache:
+    def cache(
+        self, decoder: DenseDecoder, compilation: Compilation, capacity: int, threads: Threads | None = None
+    ) -> RollbackCache:
         """One beside those of the others."""
+        self._threads = threads
         if self._grid is None:
             self._grid = GridReader(decoder, SharedMemory(decoder), graphs_for(decoder.device), compilation)
         return SeatCache(self._grid.memory, capacity)
@@ -93,7 +99,10 @@ class JointPasses:
         assert self._grid is not None
         try:
             with naming_lack_of_memory():
-                return list(self._grid.logits([each.reading for each in group]))
+                read = partial(self._grid.logits, [each.reading for each in group])
+                if self._threads is None:
+                    return list(read())
+                return list(self._threads.run(read, sum(each.reading.count for each in group)))
         except torch.OutOfMemoryError as error:
             for each in group:
                 each.reading.cache.rollback(each.reading.start)  # some layers have read it

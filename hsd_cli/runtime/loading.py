@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,14 @@ from hsd_cli.models.gguf import gguf_in
 from hsd_cli.models.hub_file import downloaded_file
 from hsd_cli.models.locate import weights_source
 from hsd_cli.runtime.compiling import Compilation, Compile
+from hsd_cli.runtime.dense import dense_decoder
 from hsd_cli.runtime.device import device_kind, resolve_device, resolve_dtype
 from hsd_cli.runtime.following import LeadingModel
 from hsd_cli.runtime.gguf_weights import load_gguf
 from hsd_cli.runtime.joint import JointPasses
 from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 from hsd_cli.runtime.model import CachedModel
-from hsd_cli.runtime.packing import pack
+from hsd_cli.runtime.packing import is_slower, one_token_dtype, pack
 from hsd_cli.runtime.placement import in_parts, is_whole, shared_out
 from hsd_cli.runtime.quantization import (
     quantization_config,
@@ -48,6 +49,10 @@ from hsd_cli.runtime.quantization import (
     without_outlier_columns,
 )
 from hsd_cli.runtime.ranks import Ranks
+from hsd_cli.runtime.threads import Threads
+
+_log = logging.getLogger(__name__)
+LARGE = 1 << 24  # weights: so many are read from memory, and their number format tells in a pass's time
 
 
 @dataclass(frozen=True)
@@ -66,12 +71,13 @@ class LoadedModel:
     trust_remote_code: bool = False
     ranks: Ranks | None = None
     compilation: Compilation | None = None
+    threads: Threads | None = None
 
     def cached(self, capacity: int, joint: JointPasses | None = None) -> CachedModel:
         """The model with a cache of its own, as ``CachedModel`` has it."""
         if self.ranks is not None:
             return LeadingModel(self.model, capacity, self.ranks)
-        return CachedModel(self.model, capacity, joint, self.compilation)
+        return CachedModel(self.model, capacity, joint, self.compilation, self.threads)
 
     @cached_property
     def bytes_per_token(self) -> int:
@@ -94,11 +100,15 @@ def load_model(
     device_map: str | dict[str, Any] | None = None,
     ranks: Ranks | None = None,
     compile: Compile = "auto",
+    threads: int | None = None,
+    drafts: bool = False,
 ) -> LoadedModel:
     """``quantization`` is ``int8`` or ``int4``, ``attention`` one of the library's implementations. ``packed`` lays the
     weights out for the processor; the library's own way is without. ``trust_remote_code`` runs the checkpoint's own
     code, if it has any. ``device_map`` puts its parts on several devices: ``auto``, or the device of each by its name.
     Of ``ranks`` each gets its share. ``compile`` says when passes are compiled: where they pay for it, now, or not.
+    ``threads`` of the CPU, else as many as are quickest. A model that ``drafts`` has, with the ``auto`` dtype, the one
+    that is fastest for one token at a time; others have float32 on a CPU.
 
     Raises ``HsdError`` with the reason where there is no such model, or no causal language model, and for what the
     model or the machine does not support.
@@ -107,12 +117,19 @@ def load_model(
     number = resolve_dtype(dtype, where)
     source = weights_source(name, trust_remote_code)
     _silence_transformers()
+    if threads is not None and where.type == "cpu":
+        torch.set_num_threads(threads)
     try:
         with naming_lack_of_memory():
             config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
             if (Path(source) / GENERATION_CONFIG_NAME).exists():
                 GenerationConfig.from_pretrained(source)  # a damaged one the library does without, and never ends
             loader = model_class(name, config)
+            if where.type == "cpu" and quantization is None and _is_large(config):
+                if drafts and dtype == "auto":
+                    number = one_token_dtype()
+                elif not drafts and number != torch.float32 and is_slower(number):
+                    _log.warning("%s drafts are checked more slowly in %s than in float32 on this CPU", name, dtype)
             load = loader.from_pretrained if gguf_in(source) is None else partial(load_gguf, loader, name)
             loaded: Any = load(
                 source,
@@ -131,7 +148,8 @@ def load_model(
             if device_map is None and ranks is None and quantization_method(model.config) is None:
                 model.to(where)  # quantized weights were made where they are to stay
             model.eval()
-            if packed and where.type == "cpu" and is_whole(model):
+            # The lean pass lays out the maps that it reads; those of other models are laid out here.
+            if packed and where.type == "cpu" and is_whole(model) and dense_decoder(model) is None:
                 pack(model)
             if loader is AutoModelForMultimodalLM or not type(model).__module__.startswith("transformers."):
                 _try_on_text(name, model)
@@ -160,6 +178,8 @@ def load_model(
         ranks,
         Compilation(compile, f"{device_kind(where)} {number} {model.config.to_json_string()}"),
     )
+    if where.type == "cpu" and device_map is None and ranks is None:
+        result = replace(result, threads=Threads(result.bytes_per_token, threads))
     if compile == "always":
         result.cached(1).compile()
     return result
@@ -211,6 +231,12 @@ def _quantized(
     if method is not None:
         raise UsageError(f"{name!r} is quantized already, by {method}; leave --quant {quantization} out")
     return {"quantization_config": quantization_config(quantization, where, dtype), "device_map": {"": where}}
+
+
+def _is_large(config: PreTrainedConfig) -> bool:
+    text = config.get_text_config(decoder=True)
+    layers, size = getattr(text, "num_hidden_layers", 0), getattr(text, "hidden_size", 0)
+    return 12 * int(layers) * int(size) ** 2 >= LARGE
 
 
 def _attention(implementation: str, where: torch.device, dtype: torch.dtype) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -21,6 +22,7 @@ from hsd_cli.runtime.joint import JointPasses
 from hsd_cli.runtime.placement import input_device
 from hsd_cli.runtime.recurrent import Replay
 from hsd_cli.runtime.static import StaticReader
+from hsd_cli.runtime.threads import Threads
 
 PREFILL_CHUNK = 2048  # tokens per forward pass: bounds the memory that a long prompt's activations take
 
@@ -79,7 +81,8 @@ class CachedModel:
 
     ``capacity`` is the number of tokens that the cache has room for at first; it grows when needed.
     ``joint`` has what is read by several texts at a time read in one pass, where the model has a lean one.
-    ``compilation`` is shared by all that read with ``model``; without one nothing is compiled.
+    ``compilation`` is shared by all that read with ``model``; without one nothing is compiled. So are ``threads``;
+    without them passes take as many as the caller has.
     Raises ``HsdError`` if the model's state cannot be rolled back, or if it is not causal.
     """
 
@@ -89,9 +92,11 @@ class CachedModel:
         capacity: int,
         joint: JointPasses | None = None,
         compilation: Compilation | None = None,
+        threads: Threads | None = None,
     ) -> None:
         self._model = model
         self._joint = joint
+        self._threads = threads if joint is None else None
         self._read = 0
         self._text: list[int] = []
         parameters = inspect.signature(model.forward).parameters
@@ -118,7 +123,7 @@ class CachedModel:
         if self._dense is not None and joint is None:
             self._graphs = graphs_for(self.device)
         elif self._dense is not None and joint is not None:
-            self._cache = joint.cache(self._dense, self._compilation, capacity)
+            self._cache = joint.cache(self._dense, self._compilation, capacity, threads)
         self._static: StaticReader | None = None
         self._made = self._end = self._expected = 0
         if self._dense is None and model not in _known_causal:
@@ -188,8 +193,13 @@ class CachedModel:
     def run(self, ids: torch.Tensor) -> torch.Tensor:
         return self._forward(ids, keep=len(ids))
 
-    @torch.inference_mode()
     def _forward(self, ids: torch.Tensor, keep: int) -> torch.Tensor:
+        if self._threads is None:
+            return self._read_on(ids, keep)
+        return self._threads.run(partial(self._read_on, ids, keep), len(ids))
+
+    @torch.inference_mode()
+    def _read_on(self, ids: torch.Tensor, keep: int) -> torch.Tensor:
         if self._dense is not None:
             reading = Reading(ids, self._cache, self._read, keep)
             logits = self._dense_pass(self._dense, reading) if self._joint is None else self._joint.read(reading)

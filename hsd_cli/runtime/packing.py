@@ -1,23 +1,37 @@
-"""Weights of linear maps in the order in which a CPU multiplies them fastest.
+"""Weights of linear maps, laid out as this processor multiplies them fastest.
 
-If they lie in rows, as they are loaded, a pass over a handful of tokens takes at least twice as long as one over a
-single token. In oneDNN's own order both take about the same, which is what makes drafts cheap to verify. Small maps,
-for which that library takes longer to call than to multiply, are fastest in columns.
+Which layout that is depends on the processor, the number format and the shape, so each shape is timed once per process.
+On one processor float32 in oneDNN's order makes a pass over a draft about as quick as one over a token; on another,
+bfloat16 in columns takes eighty times as long as in rows.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from itertools import takewhile
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from itertools import product, takewhile
+from math import inf
+from time import get_clock_info, perf_counter, thread_time
+from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 
-LARGE = 1 << 20  # weights
-ROWS = 8  # tokens that the order is made for: a draft
+Layout = Literal["rows", "columns", "packed"]
+Map = Callable[[torch.Tensor], torch.Tensor]
+SMALL = 1 << 14  # weights: of so few any layout will do
+LARGE = 1 << 20  # weights: from here on columns are never fastest, and the shape makes little difference
+LARGE_SHAPE = (1024, 2048)
+COPIES = 6  # of a large map, multiplied one after another: a model's weights come from memory, not from a cache
+ROWS = 8  # tokens that oneDNN's order is made for: a draft
+TOKENS = (1, ROWS, 16)  # per pass: plain decoding, a draft, the longest draft
+ROUNDS = 3
+WORTH_ROUNDING = 0.8  # of float32's time, at most
+SLOWER = 1.5  # than rows, at most, for any of these
 
 _mkldnn: Any = torch.ops.mkldnn
 
@@ -58,16 +72,79 @@ def pack(model: nn.Module) -> None:
         return
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if (
-                type(child) is not nn.Linear
-                or type(child.weight) is not nn.Parameter
-                or child.weight.device.type != "cpu"
-            ):
-                continue
-            if child.weight.numel() >= LARGE and name not in touched and has_order(child.weight.dtype):
-                setattr(module, name, PackedLinear(child.weight, child.bias))
-            elif child.weight.numel() < LARGE:
-                child.weight = nn.Parameter(in_columns(child.weight.data), requires_grad=False)
+            if type(child) is nn.Linear and type(child.weight) is nn.Parameter:
+                lay_out(module, name, may_pack=name not in touched)
+
+
+def lay_out(module: nn.Module, name: str, may_pack: bool = True) -> None:
+    """Gives the linear map of ``module`` called ``name`` the fastest layout, if it has none yet."""
+    linear: Any = getattr(module, name)
+    layout = fastest_layout(linear.weight) if type(linear) is nn.Linear else None
+    if layout == "packed" and may_pack:
+        setattr(module, name, PackedLinear(linear.weight, linear.bias))
+    elif layout == "columns":
+        linear.weight = nn.Parameter(in_columns(linear.weight.data), requires_grad=False)
+
+
+def fastest_layout(weight: torch.Tensor) -> Layout:
+    """For passes over one token and over a draft."""
+    if weight.device.type != "cpu" or weight.numel() < SMALL:
+        return "rows"
+    return _timed(weight.dtype, LARGE_SHAPE if weight.numel() >= LARGE else tuple(weight.shape)).layout
+
+
+def one_token_dtype() -> torch.dtype:
+    """The number format in which a large model reads one token at a time fastest, as drafters do."""
+    half, full = _timed(torch.bfloat16, LARGE_SHAPE), _timed(torch.float32, LARGE_SHAPE)
+    return torch.bfloat16 if half.one_token < WORTH_ROUNDING * full.one_token else torch.float32
+
+
+def is_slower(dtype: torch.dtype) -> bool:
+    """Whether a large model of ``dtype`` takes longer than one of float32 for a pass over a draft."""
+    return _timed(dtype, LARGE_SHAPE).draft > _timed(torch.float32, LARGE_SHAPE).draft
+
+
+class Timed(NamedTuple):
+    """The fastest layout, and the seconds of its products with one token and with a draft of ``ROWS``."""
+
+    layout: Layout
+    one_token: float
+    draft: float
+
+
+@cache
+@torch.inference_mode()
+def _timed(dtype: torch.dtype, shape: tuple[int, ...]) -> Timed:
+    """Layouts that are ``SLOWER`` than rows for some number of tokens are left out."""
+    large = shape == LARGE_SHAPE
+    weights = [torch.full(shape, 0.01, dtype=dtype) for _ in range(COPIES if large else 1)]
+    maps: dict[Layout, list[Map]] = {"rows": [partial(F.linear, weight=weight) for weight in weights]}
+    if not large:
+        maps["columns"] = [partial(F.linear, weight=in_columns(weight)) for weight in weights]
+    if has_order(dtype):
+        maps["packed"] = [PackedLinear(weight, None).forward for weight in weights]
+    best: dict[Layout, dict[int, float]] = {layout: {} for layout in maps}
+    for tokens in TOKENS:
+        states = torch.full((tokens, shape[1]), 0.01, dtype=dtype)
+        for _, layout in product(range(ROUNDS), maps):  # in turns
+            best[layout][tokens] = min(best[layout].get(tokens, inf), _seconds(maps[layout], states))
+        maps = {layout: each for layout, each in maps.items() if best[layout][tokens] <= SLOWER * best["rows"][tokens]}
+    layout = min(maps, key=lambda layout: best[layout][1] + best[layout][ROWS])
+    return Timed(layout, best[layout][1], best[layout][ROWS])
+
+
+def _seconds(maps: Sequence[Map], states: torch.Tensor) -> float:
+    """Of one thread, by its own clock: what else the machine does matters little."""
+    clock = thread_time if get_clock_info("thread_time").resolution < 1e-6 else perf_counter
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        begun = clock()
+        for each in maps:
+            each(states)
+        return clock() - begun
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _touched_by(kind: type[nn.Module]) -> frozenset[str]:

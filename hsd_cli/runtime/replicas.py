@@ -232,9 +232,9 @@ def replicate(loaded: LoadedModel, count: int, taken: torch.device | None) -> li
 
 
 def _on(device: torch.device, loaded: LoadedModel) -> LoadedModel:
-    """Not compiled: that is not for several threads."""
+    """Not compiled: that is not for several threads. Nor do copies choose how many threads of the CPU they take."""
     if device == loaded.model.device:
-        return replace(loaded, compilation=None)
+        return replace(loaded, compilation=None, threads=None)
     return load_model(
         loaded.name,
         str(device),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hsd_cli.engine import Engine, Generation, Request
+    from hsd_cli.runtime.loading import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class RunReport:
     seconds: Mapping[str, float]
     tokens_per_second: float | None
     seed: int | None
-    target: Mapping[str, str | None]
-    draft: Mapping[str, str | None] | None
+    target: Mapping[str, str | int | None]
+    draft: Mapping[str, str | int | None] | None
     verdict: str | None
     drafter_failure: str | None
 
@@ -77,8 +78,8 @@ class RunReport:
             | {"total": total_seconds},
             tokens_per_second=len(token_ids) / decoding if decoding > 0 else None,
             seed=generation.seed,
-            target={"id": engine.target.name, "revision": engine.target.revision},
-            draft=None if drafter is None else {"id": drafter.name, "revision": drafter.revision},
+            target=_described(engine.target),
+            draft=None if drafter is None else _described(drafter),
             verdict=None if generation.controller is None else generation.controller.verdict(),
             drafter_failure=statistics.drafter_failure,
         )
@@ -108,3 +109,13 @@ class RunReport:
         """What `auto` ran, by its share of the iterations."""
         shares = self.iterations_by_algorithm.items()
         return "auto: " + ", ".join(f"{name} {count / self.iterations:.0%}" for name, count in shares)
+
+
+def _described(model: LoadedModel) -> dict[str, str | int | None]:
+    """``threads``: of the CPU, as the text ended."""
+    return {
+        "id": model.name,
+        "revision": model.revision,
+        "dtype": str(model.model.dtype).removeprefix("torch."),
+        "threads": None if model.threads is None else model.threads.count,
+    }
