@@ -129,7 +129,7 @@ def load_model(
                 if drafts and dtype == "auto":
                     number = one_token_dtype()
                 elif not drafts and number != torch.float32 and is_slower(number):
-                    _log.warning("%s drafts are checked more slowly in %s than in float32 on this CPU", name, dtype)
+                    _log.warning("%s checks drafts more slowly in %s than in float32 on this CPU", name, dtype)
             load = loader.from_pretrained if gguf_in(source) is None else partial(load_gguf, loader, name)
             loaded: Any = load(
                 source,

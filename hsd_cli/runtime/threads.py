@@ -30,10 +30,18 @@ class Threads:
     the processor time that they ask for, half as many are tried, where they do, twice as many. The quicker ones stay.
     """
 
-    def __init__(self, weights: int, fixed: int | None = None) -> None:
-        """``weights``: bytes that a pass reads. ``fixed``: the number of threads, if it is not to be found out."""
+    def __init__(
+        self,
+        weights: int,
+        fixed: int | None = None,
+        idle: int | None = None,
+        clock: Callable[[], tuple[float, float]] = lambda: (perf_counter(), process_time()),
+    ) -> None:
+        """``weights``: bytes that a pass reads. ``fixed``: the number of threads, if it is not to be found out.
+        ``idle``: cores that have nothing to do, if that is known. ``clock``: seconds, and those of the processor."""
+        self._clock = clock
         self.most = fixed or torch.get_num_threads()
-        idle = _idle_cores()
+        idle = _idle_cores() if idle is None else idle
         self.count = fixed or (1 if weights < SMALL else max(1, min(self.most, idle)))
         self._settled = fixed is not None or self.most == 1
         self._seconds: dict[tuple[int, int], float] = {}  # of a pass, by threads and magnitude of its tokens
@@ -49,14 +57,15 @@ class Threads:
         count = min(self._trial if comparable and self._trial else self.count, allowed)
         if count != allowed:
             torch.set_num_threads(count)
-        wall, processor = perf_counter(), process_time()
+        wall, processor = self._clock()
         try:
             result = work()
         finally:
             if count != allowed:
                 torch.set_num_threads(allowed)
         if not self._settled and tokens <= MOST_TOKENS:
-            self._observe(count, magnitude, perf_counter() - wall, process_time() - processor)
+            wall_end, processor_end = self._clock()
+            self._observe(count, magnitude, wall_end - wall, processor_end - processor)
         return result
 
     def _observe(self, count: int, magnitude: int, wall: float, processor: float) -> None:
