@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import RwkvConfig, RwkvForCausalLM, T5Config
@@ -181,8 +182,8 @@ def test_json_reports_the_run(letters: str, pairs: str) -> None:
         "acceptance_rate": accepted / drafted,
         "tokens_per_iteration": 24 / iterations,
         "seed": None,
-        "target": {"id": letters, "revision": None},
-        "draft": {"id": pairs, "revision": None},
+        "target": {"id": letters, "revision": None, "dtype": "float32", "threads": torch.get_num_threads()},
+        "draft": {"id": pairs, "revision": None, "dtype": "float32", "threads": torch.get_num_threads()},
         "verdict": None,
         "drafter_failure": None,
     }
