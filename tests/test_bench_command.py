@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hsd_cli.drafting.registry import ALGORITHMS
+from hsd_cli.ui.bench_progress import BenchProgress
 from tests.cli import PAIRS, checkpoint, hsd
 from tests.terminal import HsdTerminal
 from tests.test_run_page import Page
@@ -201,15 +203,18 @@ def test_the_page_needs_nothing_else_and_obeys_nothing(models: tuple[str, str], 
 # Interruptions and failures
 
 
-def test_ctrl_c_keeps_what_was_measured(models: tuple[str, str], prompts: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_keeps_what_was_measured(
+    number: int, code: int, models: tuple[str, str], prompts: Path, tmp_path: Path
+) -> None:
     file, page = tmp_path / "out.json", tmp_path / "out.html"
     with HsdTerminal(
         "bench", "-t", models[0], "-d", models[1], "--prompts", str(prompts), "-n", "12",
         "--repeats", "100000", "--algorithms", "slem", "--json", str(file), "--html", str(page),
     ) as terminal:  # fmt: skip
         terminal.wait_for("of 100000, prompt 2")  # the first one was measured
-        terminal.send("\x03")
-        assert terminal.wait() == 130, terminal.text
+        terminal.process.send_signal(number)
+        assert terminal.wait() == code, terminal.text
         assert "Interrupted" in terminal.text
         assert "Traceback" not in terminal.text
     found = json.loads(file.read_text())
@@ -232,6 +237,25 @@ def test_ctrl_c_before_anything_was_measured(models: tuple[str, str], prompts: P
         assert terminal.wait() == 130, terminal.text
         assert "Traceback" not in terminal.text
     assert file.read_text() == "what was there\n"
+
+
+def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(capfd: pytest.CaptureFixture[str]) -> None:
+    now = iter([0.0, 4.0, 11.0, 15.0, 300.0])
+    with BenchProgress(40, quiet=False, clock=lambda: next(now)) as progress:
+        for step, done in [("first", 0), ("second\x1b", 2), ("third", 3), ("fourth", 30)]:
+            progress.show(step, done)
+    assert capfd.readouterr() == (
+        "",
+        "hsd: 2 of 40 texts measured, some 3 min left; second\\x1b\n"
+        "hsd: 30 of 40 texts measured, some 2 min left; fourth\n",
+    )
+
+
+def test_a_quiet_one_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    now = iter([0.0, 100.0])
+    with BenchProgress(40, quiet=True, clock=lambda: next(now)) as progress:
+        progress.show("first", 2)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

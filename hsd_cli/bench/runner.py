@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 from hsd_cli.bench.contenders import Contender, Job, ours, share_tokens, theirs
@@ -17,7 +18,9 @@ from hsd_cli.drafting.registry import ALGORITHMS
 from hsd_cli.engine import LONGEST_DRAFT, Engine, Request
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.runtime.context import context_size_of
-from hsd_cli.runtime.loading import LoadedModel, load_model
+from hsd_cli.runtime.loading import LoadedModel
+from hsd_cli.runtime.packing import unpacked
+from hsd_cli.runtime.placement import is_whole
 from hsd_cli.ui.bench_report import BenchReport, Comparison, Costs, Sample
 from hsd_cli.vocab.tokenizer import ModelTokenizer
 
@@ -61,10 +64,19 @@ class Bench:
         self._plan = replace(plan, tasks=tasks)
         self._algorithms, self._unfit = self._fitting(plan.algorithms)
         self._comparisons: list[Comparison] = []
+        self._measured = 0
         self._complete = False
 
-    def run(self, on_step: Callable[[str], None]) -> None:
-        """``on_step`` hears what is measured next. What was measured before an exception stays."""
+    @property
+    def texts(self) -> int:
+        """How many texts are measured in all: one of each contender, for each prompt, temperature and repeat."""
+        contenders = len(self._algorithms) + (0 if not self._peers else 1 if self._engine.drafter is None else 2)
+        prompts = sum(len(task.prompts) for task in self._plan.tasks)
+        return contenders * prompts * len(self._plan.temperatures) * self._plan.repeats
+
+    def run(self, on_step: Callable[[str, int], None]) -> None:
+        """``on_step`` hears what is measured next, and how many texts were. What was measured before an exception
+        stays."""
         for task in self._plan.tasks:
             for temperature in self._plan.temperatures:
                 self._compare(task, temperature, on_step)
@@ -88,11 +100,11 @@ class Bench:
             complete=self._complete,
         )
 
-    def _compare(self, task: Task, temperature: float, on_step: Callable[[str], None]) -> None:
+    def _compare(self, task: Task, temperature: float, on_step: Callable[[str, int], None]) -> None:
         where = f"{task.name}, temperature {temperature:g}"
         plan, contenders = self._plan, self._contenders(temperature)
         for name, run in contenders.items():
-            on_step(f"{where}: warming up {name}")
+            on_step(f"{where}: warming up {name}", self._measured)
             run(Job(task.prompts[0], min(WARM_UP, plan.tokens)))
         target, drafter = self._timers(task)
 
@@ -109,9 +121,11 @@ class Bench:
                 for number, prompt in enumerate(task.prompts):
                     samples: dict[str, Sample] = {}
                     for name, run in rotated(contenders, len(rounds)).items():
-                        on_step(f"{where}: repeat {repeat + 1} of {plan.repeats}, prompt {number + 1}: {name}")
+                        step = f"{where}: repeat {repeat + 1} of {plan.repeats}, prompt {number + 1}: {name}"
+                        on_step(step, self._measured)
                         time_passes()
                         samples[name] = run(Job(prompt, plan.tokens, number, repeat))
+                        self._measured += 1
                     rounds.append(samples)
         finally:  # an interrupted round is no comparison, the others are
             if rounds:
@@ -145,7 +159,7 @@ class Bench:
         if not self._peers:
             return contenders
         self._note(PEERS)
-        target = _as_the_library_has_it(engine.target)
+        target = self._library_target
         contenders[THEIRS] = theirs(target, None, temperature, lookahead)
         if engine.drafter is not None:
             drafter = _as_the_library_has_it(engine.drafter)  # each time: assisted sampling changes it for good
@@ -153,6 +167,10 @@ class Bench:
             if temperature and not share_tokens(engine.target, drafter):
                 self._note(OTHER_LAW)
         return contenders
+
+    @cached_property
+    def _library_target(self) -> LoadedModel:
+        return _as_the_library_has_it(self._engine.target)
 
     def _note(self, words: str) -> None:
         if words not in self._notes:
@@ -201,14 +219,7 @@ def rotated(contenders: Mapping[Name, T], by: int) -> dict[Name, T]:
 
 
 def _as_the_library_has_it(loaded: LoadedModel) -> LoadedModel:
-    dtype = str(loaded.model.dtype).removeprefix("torch.")
-    device = str(loaded.model.device)
-    return load_model(
-        loaded.name,
-        device,
-        dtype,
-        loaded.quantization,
-        loaded.attention,
-        packed=False,
-        trust_remote_code=loaded.trust_remote_code,
-    )
+    """A model of its own that shares the weights, but for those that are laid out for our passes alone."""
+    if not is_whole(loaded.model):  # the library's pass is ours there
+        return loaded
+    return replace(loaded, model=unpacked(loaded.model))

@@ -15,7 +15,6 @@ from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.drafting.names import ALGORITHM_NAMES
 from hsd_cli.errors import EXIT_INTERRUPTED, UsageError
 from hsd_cli.ui.output import Output
-from hsd_cli.ui.terminal import escape
 
 if TYPE_CHECKING:
     from hsd_cli.bench.runner import Bench
@@ -124,9 +123,11 @@ def bench(
     models' weights per second. *efficiency* is the time that decoding would take with zero overhead over the time it
     took, where zero overhead is the sum over iterations of the measured cost of one target pass over 1 + drafted
     tokens and, for each step of the drafter, the measured cost of one step: medians of bare forward passes, timed
-    between the texts. All of it takes minutes; `--take 1` is a first look, and Ctrl-C keeps what there is.
+    between the texts. All of it takes minutes; `--take 1` is a first look, and Ctrl-C keeps what
+    there is.
 
-    Exit codes: 0 measured, 1 failure, 2 usage, 130 interrupted; what was measured until then is shown and written.
+    Exit codes: 0 measured, 1 failure, 2 usage, 130 interrupted, 143 told to end; what was measured until then is shown
+    and written.
 
     **Examples**
 
@@ -154,39 +155,39 @@ def bench(
         from hsd_cli.ui.bench_table import print_bench
 
         plan = Plan(texts, settings, wanted, draft_length, tokens, repeats)
-        report = _measured(Bench(engine, plan, peers), quiet)
-        if not report.comparisons:
-            raise typer.Exit(EXIT_INTERRUPTED)
-        print_bench(report)  # first: a file that cannot be written must not cost what took minutes
-        if json_output is not None:
-            json_output.replace(report.json())
-        if html_output is not None:
-            from hsd_cli.ui.bench_page import render_page
+        report, interrupted = _measured(Bench(engine, plan, peers), quiet)
+        if report.comparisons:
+            print_bench(report)  # first: a file that cannot be written must not cost what took minutes
+            if json_output is not None:
+                json_output.replace(report.json())
+            if html_output is not None:
+                from hsd_cli.ui.bench_page import render_page
 
-            html_output.replace(render_page(report))
-    if not report.complete:
-        raise typer.Exit(EXIT_INTERRUPTED)
+                html_output.replace(render_page(report))
+        if interrupted:
+            raise typer.Exit(interrupted)
 
 
-def _measured(bench: Bench, quiet: bool) -> BenchReport:
-    """What was measured, be it until Ctrl-C."""
+def _measured(bench: Bench, quiet: bool) -> tuple[BenchReport, int]:
+    """What was measured, and the exit code of what ended that early, if anything did."""
     import torch
-    from rich.console import Console
-    from rich.text import Text
 
     from hsd_cli.runtime.device import out_of_memory
     from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
+    from hsd_cli.ui.bench_progress import BenchProgress
 
-    # Shown on terminals only, and gone afterwards.
-    with Console(stderr=True, quiet=quiet).status("") as status:
+    interrupted = 0
+    with BenchProgress(bench.texts, quiet) as progress:
         try:
             with naming_lack_of_memory():
-                bench.run(lambda words: status.update(Text(escape(words.encode(errors="surrogateescape")))))
+                bench.run(progress.show)
         except KeyboardInterrupt:
-            pass
+            interrupted = EXIT_INTERRUPTED
+        except SystemExit as told:  # to end
+            interrupted = told.code if isinstance(told.code, int) else EXIT_INTERRUPTED
         except torch.OutOfMemoryError:
             raise out_of_memory(torch.device(bench.report().device)) from None
-    return bench.report()
+    return bench.report(), interrupted
 
 
 def _tasks(task: TaskName, prompts: Path | None, dataset: DataSetName | None, most: int | None) -> list[Task]:
