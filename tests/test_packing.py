@@ -111,6 +111,7 @@ def test_a_shared_head_is_packed_and_the_embeddings_are_not(monkeypatch: pytest.
     pack(model)
     assert torch.equal(model.get_input_embeddings().weight, before)
     assert type(model.get_output_embeddings()) is PackedLinear
+    assert unpacked(model).get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -88,6 +88,8 @@ def unpacked(model: Model) -> Model:
                 setattr(module, name, _in_rows(child.whole, child.first, child.out_features))
             elif isinstance(child, PackedLinear) or (type(child) is nn.Linear and not child.weight.is_contiguous()):
                 setattr(module, name, _in_rows(child, 0, child.out_features))
+    if isinstance(twin, PreTrainedModel):
+        twin.tie_weights()  # a head of the embeddings' weights got a copy of them
     return twin
 
 
