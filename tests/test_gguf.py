@@ -39,7 +39,10 @@ TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("gguf")
-    return {name: gguf_of(EMBEDDED_FOLDER / name, folder / f"{name}.gguf") for name in ("target", "drafter")}
+    made = {name: gguf_of(EMBEDDED_FOLDER / name, folder / f"{name}.gguf") for name in ("target", "drafter")}
+    for file in made.values():
+        model_folder(file)  # the first time something is said
+    return made
 
 
 def logits(name: str | Path) -> torch.Tensor:

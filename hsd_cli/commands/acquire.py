@@ -12,6 +12,9 @@ import typer
 
 from hsd_cli.errors import EXIT_INTERRUPTED, HsdError
 from hsd_cli.models.failures import offline
+from hsd_cli.models.gguf import is_described
+from hsd_cli.models.gguf_header import is_gguf
+from hsd_cli.models.hub_file import downloaded_file
 from hsd_cli.models.locate import downloaded_folder, local_folder, not_downloaded
 from hsd_cli.ui.plan_figures import size
 from hsd_cli.ui.terminal import visible
@@ -25,10 +28,11 @@ def ensure_downloaded(names: Iterable[str], pull: bool, quiet: bool, trust_remot
 
     Nothing is sent to the network for a folder, an embedded model, or one that is whole in the cache.
     """
+    names = list(dict.fromkeys(names))
+    if not quiet:
+        _say_what_takes_long(names)
     missing = [
-        name
-        for name in dict.fromkeys(names)
-        if local_folder(name) is None and downloaded_folder(name, trust_remote_code) is None
+        name for name in names if local_folder(name) is None and downloaded_folder(name, trust_remote_code) is None
     ]
     if not missing:
         return
@@ -49,6 +53,13 @@ def ensure_downloaded(names: Iterable[str], pull: bool, quiet: bool, trust_remot
             raise advice
         pulls.append(planned)
     download(pulls, quiet)
+
+
+def _say_what_takes_long(names: Sequence[str]) -> None:
+    for name in names:
+        file = downloaded_file(name) or Path(name).expanduser()
+        if is_gguf(file) and not is_described(file):
+            typer.echo(visible(f"hsd: reading the configuration and the tokenizer of {name}, once"), err=True)
 
 
 def download(pulls: Sequence[Pull], quiet: bool) -> list[Path]:

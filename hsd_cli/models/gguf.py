@@ -45,10 +45,7 @@ def gguf_in(folder: Path | str) -> Path | None:
 
 def model_folder(path: Path) -> Path:
     """Raises ``HsdError`` for a file that is damaged, or that transformers cannot read."""
-    file = path.resolve()
-    status = file.stat()
-    state = f"{file}\n{status.st_size}\n{status.st_mtime_ns}\n{__version__}"
-    folder = cache_folder() / "gguf" / hashlib.sha256(state.encode(errors="surrogateescape")).hexdigest()
+    file, folder = path.resolve(), _place_of(path)
     if folder.is_dir():
         return folder
     header = read_header(path)
@@ -58,7 +55,7 @@ def model_folder(path: Path) -> Path:
     except OSError as error:
         raise HsdError(f"no room for what {str(path)!r} says of itself ({error}); set HSD_CACHE") from error
     try:
-        _describe(header, file, beside)
+        _describe(header, beside)
         (beside / LINK).symlink_to(file)
         os.replace(beside, folder)
     except HsdError:
@@ -76,16 +73,33 @@ def model_folder(path: Path) -> Path:
     return folder
 
 
-def _describe(header: Header, file: Path, folder: Path) -> None:
+def is_described(path: Path) -> bool:
+    """Whether ``model_folder`` has been there: the first time it takes seconds."""
+    return _place_of(path).is_dir()
+
+
+def _place_of(path: Path) -> Path:
+    file = path.resolve()
+    status = file.stat()
+    state = f"{file}\n{status.st_size}\n{status.st_mtime_ns}\n{__version__}"
+    return cache_folder() / "gguf" / hashlib.sha256(state.encode(errors="surrogateescape")).hexdigest()
+
+
+def _describe(header: Header, folder: Path) -> None:
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     transformers.utils.logging.set_verbosity_error()
-    config = transformers.AutoConfig.from_pretrained(folder, gguf_file=str(file))
+    small = folder / "small.gguf"  # the library takes a minute for the tokens of a large vocabulary
+    small.write_bytes(header.small)
+    config = transformers.AutoConfig.from_pretrained(folder, gguf_file=small.name)
+    small.unlink()
+    if header.of_architecture("vocab_size") is None:
+        config.vocab_size = len(header.metadata["tokenizer.ggml.tokens"])
     config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, "")]
     _complete(header, config)
     _scale_positions(header, config)
-    save_tokenizer(header, file, folder)
+    save_tokenizer(header, folder)
     config.save_pretrained(folder)
     ends = _ends(header.metadata)
     transformers.GenerationConfig(eos_token_id=ends, bos_token_id=config.bos_token_id).save_pretrained(folder)
