@@ -16,11 +16,13 @@ CLASS_DEFAULTS = ("bos_token", "eos_token")  # those that chat templates write
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """With a ``tokenizer.json``: its normalizer, pre-tokenizer, model, post-processor and decoder, for which most of
-    the library's classes have others. Special tokens, added tokens and the template are those that the files beside it ask
-    for, by the library's rules. Raises whatever the library raises.
+    """With a ``tokenizer.json``: its normalizer, pre-tokenizer, model, post-processor and decoder.
 
+    Most of the library's classes put others in their place. Special tokens, added tokens and the template are those
+    that the files beside it ask for, by the library's rules; by these `add_bos_token` has no effect beside such a file.
     Without one, or with code of the checkpoint that the user trusts, what the library makes of it.
+
+    Raises whatever the library raises.
     """
     import transformers
 

@@ -83,7 +83,7 @@ def _convert(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
 def _asks_for_more(folder: Path, description: dict[str, Any]) -> bool:
     """Whether files beside ``tokenizer.json`` have added tokens that it does not have."""
     known = {token["content"] for token in description.get("added_tokens") or []}
-    config = read_json(folder / "tokenizer_config.json")
+    config = read_json(folder / "special_tokens_map.json") | read_json(folder / "tokenizer_config.json")
     extra = [config.get(name) or [] for name in ("additional_special_tokens", "extra_special_tokens")]
     named = [value for name, value in config.items() if name.endswith("_token") and isinstance(value, (str, dict))]
     tokens = [*named, *(config.get("added_tokens_decoder") or {}).values()]
