@@ -208,3 +208,42 @@ def test_both_ways_to_read_a_folder_agree(tmp_path: Path) -> None:
         tokenizer, tmp_path, tokenizer_config={"tokenizer_class": "GPT2Tokenizer", "unk_token": "<|endoftext|>"}
     )
     assert read_vocabulary(folder).same_tokens(ModelTokenizer.load(folder).vocabulary)
+
+
+# What the commands that compare say
+
+
+def test_two_that_cut_text_at_other_places(tmp_path: Path) -> None:
+    digits = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}]}
+
+    def apart(before: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "Sequence", "pretokenizers": [*digits["pretokenizers"], before]}
+
+    other = edited(tmp_path / "drafter", pre_tokenizer=apart)
+    (tmp_path / "numbers.txt").write_text("".join(f"{number} == {number * 7}\n" for number in range(1990, 2030)))
+    compared = ["vocab-diff", "embedded:target", other, "--text", tmp_path / "numbers.txt"]
+    found = json.loads(hsd(*compared, "--json").out)
+    assert (found["same_vocabulary"], found["same_cut"]) == (True, False)
+    assert found["a"]["shared_ends"] == 1 > found["b"]["shared_ends"] > 0.5  # each digit ends a token of the drafter's
+    assert "but they cut text at other places" in hsd(*compared).out
+    same = json.loads(hsd("vocab-diff", "embedded:target", "embedded:target", "--json").out)
+    assert (same["same_cut"], same["verdict"].count("cut text")) == (True, 0)
+
+
+def test_verify_compares_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verify = ["verify", "embedded:target", "embedded:drafter", "-a", "slem", "-n", 2, "--samples", 3, "-q"]
+    found = json.loads(hsd(*verify, "--json").out)["prompt"]
+    assert found["texts"] > 20
+    assert (found["other_ids"], found["not_spelled"], found["without_row"], found["rows"]) == (0, 0, 0, 4096)
+
+    from transformers import AutoTokenizer
+
+    def rebuilt(folder: Path, trust_remote_code: bool) -> Any:
+        return AutoTokenizer.from_pretrained(folder)
+
+    folder = edited(tmp_path / "target", pre_tokenizer=lambda before: before | {"use_regex": False})
+    (tmp_path / "target" / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
+    monkeypatch.setattr("hsd_cli.vocab.tokenizer.load_tokenizer", rebuilt)  # the library puts its own parts there
+    broken = hsd(*verify[:1], folder, *verify[2:])
+    assert broken.code == 1
+    assert "with other ids than tokenizer.json has" in broken.out
