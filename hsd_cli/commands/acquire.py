@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,6 @@ import typer
 
 from hsd_cli.errors import EXIT_INTERRUPTED, HsdError
 from hsd_cli.models.failures import offline
-from hsd_cli.models.gguf import is_described
-from hsd_cli.models.gguf_header import is_gguf
-from hsd_cli.models.hub_file import downloaded_file
 from hsd_cli.models.locate import downloaded_folder, local_folder, not_downloaded
 from hsd_cli.ui.plan_figures import size
 from hsd_cli.ui.terminal import visible
@@ -28,12 +26,11 @@ def ensure_downloaded(names: Iterable[str], pull: bool, quiet: bool, trust_remot
 
     Nothing is sent to the network for a folder, an embedded model, or one that is whole in the cache.
     """
-    names = list(dict.fromkeys(names))
-    if not quiet:
-        _say_what_takes_long(names)
-    missing = [
-        name for name in names if local_folder(name) is None and downloaded_folder(name, trust_remote_code) is None
-    ]
+    missing = []
+    for name in dict.fromkeys(names):
+        tell = partial(_say_what_takes_long, name, quiet)
+        if local_folder(name, tell) is None and downloaded_folder(name, trust_remote_code, tell) is None:
+            missing.append(name)
     if not missing:
         return
     from huggingface_hub.constants import is_offline_mode
@@ -55,11 +52,9 @@ def ensure_downloaded(names: Iterable[str], pull: bool, quiet: bool, trust_remot
     download(pulls, quiet)
 
 
-def _say_what_takes_long(names: Sequence[str]) -> None:
-    for name in names:
-        file = downloaded_file(name) or Path(name).expanduser()
-        if is_gguf(file) and not is_described(file):
-            typer.echo(visible(f"hsd: reading the configuration and the tokenizer of {name}, once"), err=True)
+def _say_what_takes_long(name: str, quiet: bool) -> None:
+    if not quiet:
+        typer.echo(visible(f"hsd: reading the tokenizer of {name}, which is done once"), err=True)
 
 
 def download(pulls: Sequence[Pull], quiet: bool) -> list[Path]:

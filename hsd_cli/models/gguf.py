@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hsd_cli.models.gguf_header import Header, read_header
 from hsd_cli.models.gguf_tokenizer import CONTROL, save_tokenizer
 from hsd_cli.storage import cache_folder, make_private
 
+MANY = 50_000  # tokens
 LINK = "model.gguf"  # in the folder
 # What may end a reply, beside the one that the metadata name: checkpoints have these in their generation configuration.
 ENDS = {
@@ -43,12 +45,20 @@ def gguf_in(folder: Path | str) -> Path | None:
     return link.resolve() if link.is_symlink() else None
 
 
-def model_folder(path: Path) -> Path:
-    """Raises ``HsdError`` for a file that is damaged, or that transformers cannot read."""
-    file, folder = path.resolve(), _place_of(path)
+def model_folder(path: Path, on_work: Callable[[], None] = lambda: None) -> Path:
+    """``on_work`` is called before what takes seconds, once for each file with many tokens.
+
+    Raises ``HsdError`` for a file that is damaged, or that transformers cannot read.
+    """
+    file = path.resolve()
+    status = file.stat()
+    state = f"{file}\n{status.st_size}\n{status.st_mtime_ns}\n{__version__}"
+    folder = cache_folder() / "gguf" / hashlib.sha256(state.encode(errors="surrogateescape")).hexdigest()
     if folder.is_dir():
         return folder
     header = read_header(path)
+    if len(header.metadata.get("tokenizer.ggml.tokens", ())) >= MANY:
+        on_work()
     try:
         make_private(folder.parent)
         beside = Path(tempfile.mkdtemp(dir=folder.parent))
@@ -71,18 +81,6 @@ def model_folder(path: Path) -> Path:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder
-
-
-def is_described(path: Path) -> bool:
-    """Whether ``model_folder`` has been there: the first time it takes seconds."""
-    return _place_of(path).is_dir()
-
-
-def _place_of(path: Path) -> Path:
-    file = path.resolve()
-    status = file.stat()
-    state = f"{file}\n{status.st_size}\n{status.st_mtime_ns}\n{__version__}"
-    return cache_folder() / "gguf" / hashlib.sha256(state.encode(errors="surrogateescape")).hexdigest()
 
 
 def _describe(header: Header, folder: Path) -> None:

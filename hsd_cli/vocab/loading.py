@@ -31,6 +31,8 @@ def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizer
     if (trust_remote_code and "auto_map" in config) or not (folder / "tokenizer.json").is_file():
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     else:
+        if "auto_map" in config:
+            transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # refuses what needs the code
         tokenizer = transformers.TokenizersBackend.from_pretrained(folder)
         _name_as_the_class_does(tokenizer, folder, config)
     model: Any = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -17,7 +18,8 @@ from hsd_cli.vocab.tokenizer import ModelTokenizer
 def check_prompts(target: LoadedModel, prompts: Iterable[str]) -> PromptCheck:
     """Of ``prompts`` and of every line of a text with code, numbers and scripts."""
     tokenizer, own = ModelTokenizer.of(target), _file_of(target)
-    rows = target.model.get_input_embeddings().weight.shape[0]
+    embedding: Any = target.model.get_input_embeddings()
+    rows = int(embedding.weight.shape[0])
     texts = [*prompts, *filter(None, sample_text().splitlines(keepends=True))]
     read = {text: tokenizer.render(text).ids for text in texts}
     return PromptCheck(
