@@ -16,7 +16,7 @@ from hsd_cli.vocab.loading import load_tokenizer
 from hsd_cli.vocab.source import read_vocabulary
 from hsd_cli.vocab.tokenizer import ModelTokenizer
 from tests.cli import hsd
-from tests.tokenizer_classes import FILES, TEXTS, differences
+from tests.tokenizer_classes import FILES, TEXTS, differences, file_ids
 from tests.tokenizer_families import byte_level_bpe, gemma_bpe, sentencepiece_bpe, with_holes
 
 # Classes of the library that make a tokenizer of their own of the file's tokens, and kinds of models with such a class.
@@ -67,12 +67,12 @@ def test_there_are_enough_texts() -> None:
 
 @pytest.mark.parametrize("name", REBUILDING)
 def test_a_class_does_not_cut_otherwise(file: Path, name: str) -> None:
-    assert differences(file, {"tokenizer_class": name, "legacy": True}, {}) == []
+    assert differences(file, file_ids(file), {"tokenizer_class": name, "legacy": True}, {}) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nor_does_a_kind_of_model(file: Path, kind: str) -> None:
-    assert differences(file, {"tokenizer_class": "LlamaTokenizer"}, {"model_type": kind}) == []
+    assert differences(file, file_ids(file), {"tokenizer_class": "LlamaTokenizer"}, {"model_type": kind}) == []
 
 
 def test_a_class_that_insists_on_an_unknown_token(tmp_path: Path) -> None:

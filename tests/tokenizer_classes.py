@@ -33,7 +33,7 @@ PIECES = (
     "<|im_start|>user\nthe cat<|im_end|>", "</s><s>", "x = [1, 2, 3]  # the end\r\n", "it's don't WE'LL", "\n\n\n",
     "a\u00a0b\u200bc", "<unk> <0x41>", "▁the▁cat",
 )  # fmt: skip
-TEXTS = [left + right for left, right in product(PIECES, ["", *PIECES])]
+TEXTS = [left + right for left, right in product(PIECES, ["", *PIECES[:11]])]
 
 
 def with_mark_in_front(tokenizer: Tokenizer, mark: str) -> Tokenizer:
@@ -65,13 +65,20 @@ def configurations() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
         yield f"{kind} with a class", {"tokenizer_class": "LlamaTokenizer"}, {"model_type": kind}
 
 
-def differences(folder: Path, tokenizer_config: dict[str, Any], config: dict[str, Any]) -> list[str]:
-    """The texts that are cut otherwise than the file in ``folder`` says."""
+def file_ids(folder: Path) -> dict[str, list[int]]:
+    """What the file itself makes of the texts."""
+    file = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return {text: file.encode(text).ids for text in TEXTS}
+
+
+def differences(
+    folder: Path, expected: dict[str, list[int]], tokenizer_config: dict[str, Any], config: dict[str, Any]
+) -> list[str]:
+    """The texts that are cut otherwise than ``expected``."""
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
     (folder / "config.json").write_text(json.dumps(config))
-    file = Tokenizer.from_file(str(folder / "tokenizer.json"))
     read = ModelTokenizer(load_tokenizer(folder, trust_remote_code=False), str(folder))
-    return [text for text in TEXTS if read.render(text).ids != file.encode(text).ids]
+    return [text for text, ids in expected.items() if read.render(text).ids != ids]
 
 
 def main() -> int:
@@ -81,11 +88,13 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             make().save(str(folder / "tokenizer.json"))
+            expected = file_ids(folder)
             for name, tokenizer_config, config in configurations():
                 tried += 1
-                if found := differences(folder, tokenizer_config, config):
+                if found := differences(folder, expected, tokenizer_config, config):
                     wrong += 1
                     print(f"{family}, {name}: {len(found)} of {len(TEXTS)} texts, the first {found[0]!r}")
+        print(f"{family}: done", file=sys.stderr)
     print(f"{tried} configurations ({len(CLASSES)} classes, {len(KINDS)} kinds of models, {len(FILES)} files)")
     print(f"{len(TEXTS)} texts each; {wrong} configurations cut some of them otherwise than their file")
     return wrong
