@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -154,6 +155,15 @@ class Engine:
     def context_size(self) -> int:
         """Tokens that the prompt and the text have to fit into."""
         return context_size_of(self.target.model.config.get_text_config(decoder=True))
+
+    @property
+    def notices(self) -> list[str]:
+        """What a user has to know of how the target's tokenizer and the drafter's read and write text."""
+        found = list(self._target_tokenizer.notices)
+        if self._drafter_tokenizer is not None:
+            with suppress(HsdError):  # which is told when drafts are asked for
+                found += self._drafter_tokenizer.notices
+        return list(dict.fromkeys(found))
 
     def render(self, request: Request) -> Rendered:
         """The prompt as the target reads it.

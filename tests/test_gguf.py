@@ -232,6 +232,25 @@ def test_a_missing_package_is_named(files: dict[str, Path], tmp_path: Path, monk
     assert_one_line(files["drafter"], "run: pip install 'hsd-cli[gguf]'")
 
 
+def test_a_way_to_cut_words_that_is_not_known(tmp_path: Path) -> None:
+    ways = {"tokenizer.ggml.pre": "brand-new"}
+    file = gguf_of(EMBEDDED_FOLDER / "target", tmp_path / "x.gguf", **ways)
+    command = ["generate", "--raw", "--no-stats", "-a", "ar", "-t", file, "-n", 2, "x"]
+    first, second = hsd(*command), hsd(*command)
+    said = "cuts words in a way that hsd does not know (tokenizer.ggml.pre is 'brand-new')"
+    assert said in first.err
+    assert said in second.err  # at each run
+    assert hsd(*command, "-q").err == ""
+
+
+def test_the_first_time_it_is_said_what_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hsd_cli.models.gguf.MANY", 3000)
+    file = gguf_of(EMBEDDED_FOLDER / "drafter", tmp_path / "x.gguf")
+    command = ["generate", "--raw", "--no-stats", "-a", "ar", "-t", file, "-n", 2, "x"]
+    said = f"hsd: reading the tokenizer of {file}, which is done once\n"
+    assert [hsd(*command).err for _ in range(2)] == [said, ""]
+
+
 def test_it_is_described_once(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = model_folder(files["drafter"])
     monkeypatch.setattr("hsd_cli.models.gguf._describe", None)

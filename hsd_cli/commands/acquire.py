@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,11 +26,11 @@ def ensure_downloaded(names: Iterable[str], pull: bool, quiet: bool, trust_remot
 
     Nothing is sent to the network for a folder, an embedded model, or one that is whole in the cache.
     """
-    missing = [
-        name
-        for name in dict.fromkeys(names)
-        if local_folder(name) is None and downloaded_folder(name, trust_remote_code) is None
-    ]
+    missing = []
+    for name in dict.fromkeys(names):
+        tell = partial(_say_what_takes_long, name, quiet)
+        if local_folder(name, tell) is None and downloaded_folder(name, trust_remote_code, tell) is None:
+            missing.append(name)
     if not missing:
         return
     from huggingface_hub.constants import is_offline_mode
@@ -49,6 +50,11 @@ def ensure_downloaded(names: Iterable[str], pull: bool, quiet: bool, trust_remot
             raise advice
         pulls.append(planned)
     download(pulls, quiet)
+
+
+def _say_what_takes_long(name: str, quiet: bool) -> None:
+    if not quiet:
+        typer.echo(visible(f"hsd: reading the tokenizer of {name}, which is done once"), err=True)
 
 
 def download(pulls: Sequence[Pull], quiet: bool) -> list[Path]:

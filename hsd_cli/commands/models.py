@@ -67,7 +67,17 @@ class ChosenPair:
             return ModelTokenizer.load(self.target, trust_remote_code=self.models.trust_remote_code)
 
     def load(self, quiet: bool) -> Engine:
-        """Loads what was chosen; ``quiet`` shows no progress. Raises ``HsdError``."""
+        """Loads what was chosen and says what is odd about its tokenizers; ``quiet`` says nothing.
+
+        Raises ``HsdError``.
+        """
+        engine = self._load(quiet)
+        if not quiet:
+            for notice in engine.notices:
+                say(notice)
+        return engine
+
+    def _load(self, quiet: bool) -> Engine:
         names = self.names
         ensure_downloaded(names.values(), self.models.pull, quiet, self.models.trust_remote_code)
         with leaving_at_once():

@@ -72,7 +72,8 @@ def verify(
     tokens' logits are shown as plain decoding and as verification see them: their gap is a *tie* if rounding explains
     it, as in half precision, else a *defect*. Under `rejection` the law of the first tokens is tested: two samples
     of the first two tokens, and the first one against the target's exact distribution. A test has its limits: the
-    report says which difference it would have found.
+    report says which difference it would have found. The line *prompt* is about what all of them begin with: ids are
+    compared with those of `tokenizer.json`, with the text that they spell and with the embedding's rows.
 
     Exit codes: 0 no defect, 1 a defect (or a failure), 2 usage, 130 interrupted.
 

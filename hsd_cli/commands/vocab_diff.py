@@ -40,8 +40,9 @@ def vocab_diff(
     """Compare two vocabularies, before any weights are downloaded.
 
     A is the target's tokenizer and B the drafter's: a model on the hub, a folder, a GGUF file, a `tokenizer.json` or a
-    tiktoken file. Tokens are compared by the bytes that they write. In lists, `\\n`, `\\x1b`, `\\u200b` and `\\xff`
-    stand for invisible characters and incomplete ones.
+    tiktoken file. Tokens are compared by the bytes that they write. *cuts shared* is how many tokens of the text end
+    where one of the other's ends, too: two models with the same tokens may cut text differently. In lists, `\\n`,
+    `\\x1b`, `\\u200b` and `\\xff` stand for invisible characters and incomplete ones.
 
     **Examples**
 

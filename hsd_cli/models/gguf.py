@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hsd_cli.models.gguf_header import Header, read_header
 from hsd_cli.models.gguf_tokenizer import CONTROL, save_tokenizer
 from hsd_cli.storage import cache_folder, make_private
 
+MANY = 50_000  # tokens
 LINK = "model.gguf"  # in the folder
 # What may end a reply, beside the one that the metadata name: checkpoints have these in their generation configuration.
 ENDS = {
@@ -43,8 +45,11 @@ def gguf_in(folder: Path | str) -> Path | None:
     return link.resolve() if link.is_symlink() else None
 
 
-def model_folder(path: Path) -> Path:
-    """Raises ``HsdError`` for a file that is damaged, or that transformers cannot read."""
+def model_folder(path: Path, on_work: Callable[[], None] = lambda: None) -> Path:
+    """``on_work`` is called before what takes seconds, once for each file with many tokens.
+
+    Raises ``HsdError`` for a file that is damaged, or that transformers cannot read.
+    """
     file = path.resolve()
     status = file.stat()
     state = f"{file}\n{status.st_size}\n{status.st_mtime_ns}\n{__version__}"
@@ -52,13 +57,15 @@ def model_folder(path: Path) -> Path:
     if folder.is_dir():
         return folder
     header = read_header(path)
+    if len(header.metadata.get("tokenizer.ggml.tokens", ())) >= MANY:
+        on_work()
     try:
         make_private(folder.parent)
         beside = Path(tempfile.mkdtemp(dir=folder.parent))
     except OSError as error:
         raise HsdError(f"no room for what {str(path)!r} says of itself ({error}); set HSD_CACHE") from error
     try:
-        _describe(header, file, beside)
+        _describe(header, beside)
         (beside / LINK).symlink_to(file)
         os.replace(beside, folder)
     except HsdError:
@@ -76,16 +83,21 @@ def model_folder(path: Path) -> Path:
     return folder
 
 
-def _describe(header: Header, file: Path, folder: Path) -> None:
+def _describe(header: Header, folder: Path) -> None:
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     transformers.utils.logging.set_verbosity_error()
-    config = transformers.AutoConfig.from_pretrained(folder, gguf_file=str(file))
+    small = folder / "small.gguf"  # the library takes a minute for the tokens of a large vocabulary
+    small.write_bytes(header.small)
+    config = transformers.AutoConfig.from_pretrained(folder, gguf_file=small.name)
+    small.unlink()
+    if header.of_architecture("vocab_size") is None:
+        config.vocab_size = len(header.metadata["tokenizer.ggml.tokens"])
     config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, "")]
     _complete(header, config)
     _scale_positions(header, config)
-    save_tokenizer(header, file, folder)
+    save_tokenizer(header, folder)
     config.save_pretrained(folder)
     ends = _ends(header.metadata)
     transformers.GenerationConfig(eos_token_id=ends, bos_token_id=config.bos_token_id).save_pretrained(folder)

@@ -20,6 +20,7 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
+LONG = 1000  # a list with something for each token
 ALIGNMENT = 32  # of the weights, where the metadata do not say it
 
 
@@ -35,8 +36,11 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class Header:
+    """``small`` is a whole file with all that this one says, but for long lists and the weights."""
+
     metadata: dict[str, Any]
     tensors: dict[str, StoredTensor]
+    small: bytes
 
     @property
     def architecture(self) -> str:
@@ -84,10 +88,13 @@ class _Reader:
         version, tensors, entries = self._numbers("IQQ")
         if version not in VERSIONS:
             raise ValueError(f"version {version}")
-        metadata = {}
+        metadata, described = {}, []
         for _ in range(entries):
+            begin = self._place
             key = self._text()
-            metadata[key] = self._value(*self._numbers("I"))
+            value = metadata[key] = self._value(*self._numbers("I"))
+            if not (isinstance(value, list) and len(value) > LONG):
+                described.append(self._data[begin : self._place])
         table = {}
         for _ in range(tensors):
             name = self._text()
@@ -101,7 +108,7 @@ class _Reader:
             stored[name] = StoredTensor(shape, kind, first + offset, first + offset + prod(shape) // weights * size)
         if not isinstance(metadata["general.architecture"], str):
             raise TypeError("no name of an architecture")
-        return Header(metadata, stored)
+        return Header(metadata, stored, _small_file(version, described, list(table)))
 
     def _numbers(self, layout: str) -> tuple[Any, ...]:
         found = struct.unpack_from(f"<{layout}", self._data, self._place)
@@ -122,3 +129,12 @@ class _Reader:
         if kind == STRING:
             return [self._text() for _ in range(length)]
         return list(self._numbers(f"{length}{FORMATS[kind]}"))
+
+
+def _small_file(version: int, metadata: list[bytes], names: list[str]) -> bytes:
+    """Tensors by these names, one number each."""
+    tensors = b"".join(
+        struct.pack(f"<Q{len(name.encode())}sIQIQ", len(name.encode()), name.encode(), 1, 1, 0, 0) for name in names
+    )
+    start = MAGIC + struct.pack("<IQQ", version, len(names), len(metadata)) + b"".join(metadata) + tensors
+    return start + bytes(1024)  # wherever the weights have to begin

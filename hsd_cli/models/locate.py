@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 from hsd_cli.errors import HsdError, UsageError
@@ -59,13 +60,13 @@ def weights_source(name: str, trust_remote_code: bool = False) -> str:
     return str(found)
 
 
-def downloaded_folder(name: str, with_code: bool = False) -> Path | None:
+def downloaded_folder(name: str, with_code: bool = False, on_work: Callable[[], None] = lambda: None) -> Path | None:
     """That of a model on the hub, if nothing is missing that a run needs; ``with_code`` one that runs the checkpoint's
     own code. Raises ``HsdError`` for a GGUF file that is damaged, or that transformers cannot read."""
     if hub_file(name) is None:
         return whole_snapshot(name, with_code)
     path = downloaded_file(name)
-    return None if path is None else model_folder(path)
+    return None if path is None else model_folder(path, on_work)
 
 
 def not_downloaded(name: str, trust_remote_code: bool, otherwise: str = "") -> HsdError:
@@ -74,8 +75,10 @@ def not_downloaded(name: str, trust_remote_code: bool, otherwise: str = "") -> H
     return HsdError(f"{name!r} is not downloaded; run: hsd pull {shlex.quote(name)}{flag}{otherwise}")
 
 
-def local_folder(name: str) -> Path | None:
+def local_folder(name: str, on_work: Callable[[], None] = lambda: None) -> Path | None:
     """The folder of an embedded model, the one that ``name`` is, or that of a GGUF file; ``None`` for one on the hub.
+
+    ``on_work`` is ``model_folder``'s.
 
     Raises ``HsdError`` for what can be none of them.
     """
@@ -91,7 +94,7 @@ def local_folder(name: str) -> Path | None:
             raise HsdError(
                 f"{name!r} is a file; give the folder of a Hugging Face model, a GGUF file, or an id on the hub"
             )
-        return model_folder(folder)
+        return model_folder(folder, on_work)
     if not re.fullmatch(HUB_ID, name) and hub_file(name) is None:
         raise HsdError(
             f"no folder {name!r}; give the folder of a Hugging Face model, or an id on the hub (for a GGUF file "

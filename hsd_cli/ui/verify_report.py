@@ -81,6 +81,25 @@ class LawTest:
 
 
 @dataclass(frozen=True)
+class PromptCheck:
+    """How texts become ids of the target, which has a row of its embedding for each id below ``rows``.
+
+    Of ``texts``, how many have other ids than ``tokenizer.json`` gives them (``None``: nothing to compare with), are
+    not what their ids spell (some tokenizers drop characters, or change them), and have ids without a row.
+    """
+
+    texts: int
+    other_ids: int | None
+    not_spelled: int
+    without_row: int
+    rows: int
+
+    @property
+    def defects(self) -> int:
+        return (self.other_ids or 0) + self.without_row
+
+
+@dataclass(frozen=True)
 class VerifyReport:
     """Everything that was checked. ``unfit``: the algorithms that cannot serve the pair, and why."""
 
@@ -93,6 +112,7 @@ class VerifyReport:
     seed: int
     parallel: bool
     prompts: tuple[str, ...]
+    prompt: PromptCheck
     unfit: Mapping[str, str]
     comparisons: tuple[Comparison, ...]
     laws: tuple[LawTest, ...]

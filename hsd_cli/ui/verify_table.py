@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hsd_cli.ui.terminal import escape
-from hsd_cli.ui.verify_report import ChiSquare, Comparison, Difference, LawTest, VerifyReport
+from hsd_cli.ui.verify_report import ChiSquare, Comparison, Difference, LawTest, PromptCheck, VerifyReport
 
 PROMPT_WIDTH = 30
 
@@ -18,6 +18,7 @@ def print_verification(report: VerifyReport) -> None:
     drafter = f" with {report.drafter}" if report.drafter else ""
     drafts = f"lookahead {report.lookahead}{', in parallel' if report.parallel else ''}"
     _line(console, f"{report.target} ({report.dtype}, {report.device}){drafter}, {drafts}")
+    _line(console, _prompt(report.prompt), "bold red" if report.prompt.defects else "")
     for algorithm, reason in report.unfit.items():
         _line(console, f"{algorithm} does not fit: {reason}")
     _line(console, f"\nToken for token against plain decoding, {len(report.prompts)} prompts", "bold")
@@ -28,6 +29,15 @@ def print_verification(report: VerifyReport) -> None:
     if report.laws:
         _print_laws(console, report)
     _line(console, "\n" + _verdict(report), "bold red" if report.defects else "bold green")
+
+
+def _prompt(found: PromptCheck) -> str:
+    ids = {None: "no tokenizer.json to compare with", 0: "ids as tokenizer.json has them"}.get(
+        found.other_ids, f"{found.other_ids} with other ids than tokenizer.json has"
+    )
+    text = f"{found.not_spelled} not given back by their ids" if found.not_spelled else "given back by their ids"
+    rows = f"{found.without_row} with ids past the embedding's" if found.without_row else "no id past the embedding's"
+    return f"prompt: {found.texts} texts, {ids}, {text}, {rows} {found.rows:,} rows"
 
 
 def _line(console: Console, text: str, style: str = "") -> None:

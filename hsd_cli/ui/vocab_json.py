@@ -19,6 +19,7 @@ def to_json(report: Report, a: Vocabulary, b: Vocabulary) -> str:
             "a": _side(report.a, a),
             "b": _side(report.b, b),
             "same_vocabulary": report.same,
+            "same_cut": report.same_cut,
             "algorithms": report.verdict.algorithms,
             "verdict": report.verdict.reason,
         },
@@ -34,6 +35,7 @@ def _side(side: Side, vocabulary: Vocabulary) -> dict[str, Any]:
         "shared_fraction": side.shared_fraction,
         "share_of_text": side.share_of_text,
         "bytes_per_token": side.bytes_per_token,
+        "shared_ends": side.shared_ends,
         "missing": {
             name: {"count": len(ids), "examples": [token_text(vocabulary, index) for index in ids[:EXAMPLES]]}
             for name, ids in side.missing.items()

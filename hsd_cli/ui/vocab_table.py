@@ -26,6 +26,7 @@ def print_report(report: Report, a: Vocabulary, b: Vocabulary, sources: tuple[st
     table.add_row("shared tokens", *(f"{len(side.shared):,} ({side.shared_fraction:.1%})" for side in sides))
     table.add_row("share of text", *(f"{side.share_of_text:.1%}" for side in sides))
     table.add_row("bytes per token", *(f"{side.bytes_per_token:.2f}" for side in sides))
+    table.add_row("cuts shared", *(f"{side.shared_ends:.1%}" for side in sides))
     missing = [name for name in TOKEN_CLASSES if any(name in side.missing for side in sides)]
     if missing:
         table.add_row()

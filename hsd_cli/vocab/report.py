@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from unicodedata import category
 
@@ -41,13 +42,17 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Side:
-    """One vocabulary as seen from the other. ``missing`` has the ids that the other one lacks, by class."""
+    """One vocabulary as seen from the other. ``missing`` has the ids that the other one lacks, by class.
+
+    ``shared_ends``: of the places where a token of the text ends, the fraction where one of the other's does, too.
+    """
 
     family: str
     tokens: int
     shared: list[int]
     share_of_text: float
     bytes_per_token: float
+    shared_ends: float
     missing: dict[str, list[int]]
 
     @property
@@ -58,11 +63,15 @@ class Side:
 
 @dataclass(frozen=True)
 class Report:
-    """Both sides of a pair; ``a`` is the target and ``b`` the drafter."""
+    """Both sides of a pair; ``a`` is the target and ``b`` the drafter.
+
+    ``same``: they have the same tokens. ``same_cut``: their tokens of the text end at the same places.
+    """
 
     a: Side
     b: Side
     same: bool
+    same_cut: bool
     verdict: Verdict
 
 
@@ -83,7 +92,8 @@ def compare(target: Vocabulary, drafter: Vocabulary, text: str) -> Report:
     shared = overlap(drafter, target)
     a = _side(target, drafter, _ids(target) if same else sorted(shared.representative), text)
     b = _side(drafter, target, _ids(drafter) if same else sorted(index for index, _ in shared.pairs), text)
-    return Report(a, b, same, _verdict(same, a.share_of_text, bool(shared.pairs)))
+    same_cut = a.shared_ends == b.shared_ends == 1
+    return Report(a, b, same, same_cut, _verdict(same, same_cut, a.share_of_text, bool(shared.pairs)))
 
 
 def token_class(spelled: bytes | None) -> str:
@@ -110,14 +120,21 @@ def token_class(spelled: bytes | None) -> str:
 def _side(vocabulary: Vocabulary, other: Vocabulary, shared: list[int], text: str) -> Side:
     ids = vocabulary.encode(text.encode())
     everything = _ids(vocabulary)
+    ends, others = _ends(vocabulary, ids), _ends(other, other.encode(text.encode()))
     return Side(
         family=vocabulary.family,
         tokens=len(everything),
         shared=shared,
         share_of_text=_shared_fraction(vocabulary, other, ids),
         bytes_per_token=len(vocabulary.text_bytes(ids)) / max(len(ids), 1),
+        shared_ends=len(ends & others) / max(len(ends), 1),
         missing=_by_class(vocabulary, _difference(everything, shared)),
     )
+
+
+def _ends(vocabulary: Vocabulary, ids: Iterable[int]) -> set[int]:
+    """Where the tokens end, in bytes of what they spell together."""
+    return set(accumulate(len(vocabulary.token_bytes[index] or b"") for index in ids))
 
 
 def _ids(vocabulary: Vocabulary) -> list[int]:
@@ -142,9 +159,13 @@ def _by_class(vocabulary: Vocabulary, ids: Iterable[int]) -> dict[str, list[int]
     return {name: members for name, members in classes.items() if members}
 
 
-def _verdict(same: bool, share: float, any_shared: bool) -> Verdict:
+def _verdict(same: bool, same_cut: bool, share: float, any_shared: bool) -> Verdict:
     if same:
-        return Verdict(("sd",), "same vocabulary: sd, because every draft token is a target token")
+        reason = "same vocabulary: sd, because every draft token is a target token"
+        other = (
+            "; but they cut text at other places, so that the drafter reads prompts in tokens that are unusual for it"
+        )
+        return Verdict(("sd",), reason if same_cut else reason + other)
     percent = f"{share:.0%} of the text is in tokens that the drafter shares"
     if share >= MOSTLY_SHARED:
         return Verdict(

@@ -14,6 +14,7 @@ from hsd_cli.models.hub_file import hub_file
 from hsd_cli.models.locate import embedded_folder, weights_source
 from hsd_cli.models.pull import Pull
 from hsd_cli.models.snapshots import CONVERTIBLE, MAIN, described_snapshot
+from hsd_cli.vocab.loading import description_of, load_tokenizer, read_json
 from hsd_cli.vocab.tiktoken import byte_level_description, is_rank_file
 from hsd_cli.vocab.vocabulary import Vocabulary
 
@@ -55,7 +56,8 @@ def _download(source: str, revision: str | None, trust_remote_code: bool) -> Pat
 
 def _read_folder(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
     if (folder / "tokenizer.json").is_file():
-        return _read_file(folder / "tokenizer.json")
+        description = _read_file(folder / "tokenizer.json")
+        return _convert(folder, trust_remote_code) if _asks_for_more(folder, description) else description
     for path in [*sorted(folder.glob("*.tiktoken")), folder / "tokenizer.model"]:
         if path.is_file() and is_rank_file(path):
             return _read_file(path)
@@ -71,13 +73,25 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _convert(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
-    """What transformers makes of a tokenizer in an older format."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    """What transformers makes of a tokenizer in an older format, or in more than one file."""
+    tokenizer = load_tokenizer(folder, trust_remote_code)
     if not hasattr(tokenizer, "backend_tokenizer"):  # it is a program
         raise HsdError(f"the tokenizer of {str(folder)!r} has no tokenizer.json and cannot be converted to one")
-    return json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[no-any-return]
+    return description_of(tokenizer)
+
+
+def _asks_for_more(folder: Path, description: dict[str, Any]) -> bool:
+    """Whether files beside ``tokenizer.json`` have added tokens that it does not have."""
+    known = {token["content"] for token in description.get("added_tokens") or []}
+    config = read_json(folder / "special_tokens_map.json") | read_json(folder / "tokenizer_config.json")
+    extra = [config.get(name) or [] for name in ("additional_special_tokens", "extra_special_tokens")]
+    named = [value for name, value in config.items() if name.endswith("_token") and isinstance(value, (str, dict))]
+    tokens = [*named, *(config.get("added_tokens_decoder") or {}).values()]
+    for more in extra:
+        tokens += more.values() if isinstance(more, dict) else more
+    contents = {token["content"] if isinstance(token, dict) else token for token in tokens}
+    contents |= set(read_json(folder / "added_tokens.json"))
+    return not contents <= known
 
 
 def _vocabulary(description: dict[str, Any], folder: Path | None) -> Vocabulary:
@@ -92,7 +106,7 @@ def _eos_ids(ids: dict[str, int], folder: Path | None) -> list[int]:
     """The model's own ids if its configuration has any, else the tokenizer's token, else a token with a usual name."""
     names: tuple[str, ...] = USUAL_EOS
     if folder is not None:
-        generation, model, tokenizer = (_read_configuration(folder / name) for name in CONFIGURATION)
+        generation, model, tokenizer = (read_json(folder / name) for name in CONFIGURATION)
         for settings in (generation, model, model.get("text_config") or {}):
             eos = settings.get("eos_token_id")
             if eos is not None:
@@ -101,7 +115,3 @@ def _eos_ids(ids: dict[str, int], folder: Path | None) -> list[int]:
         name = token["content"] if isinstance(token, dict) else token
         names = (name,) if name else names
     return [ids[name] for name in names if name in ids][:1]
-
-
-def _read_configuration(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_bytes()) if path.is_file() else {}

@@ -134,8 +134,8 @@ def token_bytes(description: Description) -> list[bytes | None]:
     added = description.get("added_tokens") or []
     size = 1 + max([*ids.values(), *(token["id"] for token in added)], default=-1)
     table: list[bytes | None] = [None] * size
-    for index, spelled in zip(ids.values(), _spelled(ids, description), strict=True):
-        table[index] = spelled
+    for index, spelled in zip(reversed(ids.values()), reversed(_spelled(ids, description)), strict=True):
+        table[index] = spelled  # where an id has several names, the first one in the file holds
     contents = [token["content"] for token in added]
     for token, spelled in zip(added, _spelled(contents, description), strict=True):
         table[token["id"]] = None if token["special"] else spelled

@@ -6,13 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.models.failures import explain_failure
+from hsd_cli.models.gguf_tokenizer import UNKNOWN_WAY
 from hsd_cli.models.locate import model_source
 from hsd_cli.models.snapshots import has_tokenizer
+from hsd_cli.vocab.loading import description_of, load_tokenizer
 from hsd_cli.vocab.marks import Marks
 from hsd_cli.vocab.token_bytes import flatten
 from hsd_cli.vocab.vocabulary import Vocabulary
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from hsd_cli.runtime.loading import LoadedModel
 
 
+A_WORD = "a"
 Message = Mapping[str, str]  # "role" (system, user, assistant) and "content", as chat templates take them
 Prompt = str | Sequence[Message]  # a text, or a whole conversation that waits for a reply
 
@@ -62,10 +66,32 @@ class ModelTokenizer:
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise HsdError(f"the tokenizer of {self._name!r} has no tokenizer.json and cannot be converted to one")
-        vocabulary = Vocabulary(json.loads(backend.to_str()), self._eos_ids)
+        vocabulary = Vocabulary(description_of(self._tokenizer), self._eos_ids)
         if not any(vocabulary.token_bytes):
             raise HsdError(f"the tokenizer of {self._name!r} has an empty vocabulary; download the model again")
         return vocabulary
+
+    @cached_property
+    def notices(self) -> list[str]:
+        """What a user has to know of how it reads and writes text, a sentence each. Raises as ``vocabulary``."""
+        sentences = []
+        for second, first in islice(self.vocabulary.second_names.items(), 1):
+            sentences.append(f"gives one id the names {first!r} and {second!r}: hsd writes the first")
+        if tail := self._put_behind:
+            sentences.append(f"puts {tail!r} behind raw prompts, as its tokenizer.json says: a text may be over there")
+        if way := self._tokenizer.init_kwargs.get(UNKNOWN_WAY):
+            sentences.append(
+                f"cuts words in a way that hsd does not know (tokenizer.ggml.pre is {way!r}): its prompts may be cut "
+                "otherwise than in training"
+            )
+        return [f"the tokenizer of {self._name!r} {sentence}" for sentence in sentences]
+
+    @property
+    def _put_behind(self) -> str:
+        """The special tokens that the post-processor puts behind a raw text."""
+        encoding = self._tokenizer.backend_tokenizer.encode(A_WORD)
+        written = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
+        return "".join(encoding.tokens[written[-1] + 1 :]) if written else ""
 
     @property
     def has_chat_template(self) -> bool:
@@ -164,21 +190,14 @@ class ModelTokenizer:
 
 @lru_cache(maxsize=2)
 def pretrained_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """As the library loads it. Read once, though a target's is asked for before its weights and after.
+    """For prompts as the checkpoint's files ask for them; see ``load_tokenizer``.
 
-    Raises ``HsdError``.
+    Read once, though a target's is asked for before its weights and after. Raises ``HsdError``.
     """
-    import transformers
-
-    source = model_source(name, trust_remote_code)
-    transformers.utils.logging.set_verbosity_error()
+    source = Path(model_source(name, trust_remote_code))
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-        template = Path(source, "chat_template.json")  # where older checkpoints of models that see images have it
-        if not tokenizer.chat_template and template.is_file():
-            tokenizer.chat_template = json.loads(template.read_bytes())["chat_template"]
-        return tokenizer
+        return load_tokenizer(source, trust_remote_code)
     except Exception as error:  # the library raises whatever its converters stumble over
-        if Path(source).is_dir() and not has_tokenizer(Path(source)):
+        if source.is_dir() and not has_tokenizer(source):
             raise HsdError(f"no tokenizer files in {name!r}; give a model's folder with its tokenizer.json") from error
         raise explain_failure(name, "tokenizer", error) from error

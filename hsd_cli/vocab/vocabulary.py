@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from hsd_cli.vocab.added_tokens import with_written_tokens
 from hsd_cli.vocab.encoder import continuation_encoder
 from hsd_cli.vocab.family import family
-from hsd_cli.vocab.token_bytes import token_bytes
+from hsd_cli.vocab.token_bytes import token_bytes, token_ids
 
 
 class Vocabulary:
@@ -48,6 +48,16 @@ class Vocabulary:
             if spelled := self.token_bytes[index]:
                 table.setdefault(spelled, [self.first_ids[spelled]]).append(index)
         return table
+
+    @cached_property
+    def second_names(self) -> dict[str, str]:
+        """Names of ids that have another one before, which is the one that they write: name → that one."""
+        ids = token_ids(self._description)
+        if len(set(ids.values())) == len(ids):
+            return {}
+        first: dict[int, str] = {}
+        names = {token: first.setdefault(index, token) for token, index in ids.items()}
+        return {token: name for token, name in names.items() if token != name}
 
     @cached_property
     def longest(self) -> int:

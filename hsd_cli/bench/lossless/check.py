@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from hsd_cli.bench.lossless.laws import LawCheck
 from hsd_cli.bench.lossless.pair import PairUnderTest, Plan
+from hsd_cli.bench.lossless.prompt import check_prompts
 from hsd_cli.bench.lossless.tokens import TokenCheck
 from hsd_cli.drafting.registry import ALGORITHMS
 from hsd_cli.engine import Engine
@@ -29,6 +30,8 @@ def verify(engine: Engine, plan: Plan, on_step: Callable[[str], None]) -> Verify
     Raises ``UsageError`` if none fits: nothing would have been checked.
     """
     pair = PairUnderTest(engine, plan)
+    on_step("prompts")
+    prompt = check_prompts(engine.target, plan.prompts)
     obstacles = {name: pair.obstacle(name) for name in plan.algorithms}
     unfit = {name: reason for name, reason in obstacles.items() if reason is not None}
     fitting = [name for name in plan.algorithms if name not in unfit]
@@ -49,13 +52,15 @@ def verify(engine: Engine, plan: Plan, on_step: Callable[[str], None]) -> Verify
         seed=plan.seed,
         parallel=plan.parallel,
         prompts=plan.prompts,
+        prompt=prompt,
         unfit=unfit,
         comparisons=comparisons,
         laws=laws,
         significance=significance,
         ties=sum(difference.verdict == "tie" for difference in differences),
         defects=sum(difference.verdict == "defect" for difference in differences)
-        + sum(law.verdict == "defect" for law in laws),
+        + sum(law.verdict == "defect" for law in laws)
+        + prompt.defects,
     )
 
 
