@@ -73,6 +73,12 @@ class LoadedModel:
             return LeadingModel(self.model, capacity, self.ranks)
         return CachedModel(self.model, capacity, joint, self.compilation)
 
+    @property
+    def rows(self) -> int:
+        """How many ids it has embeddings for."""
+        embeddings: Any = self.model.get_input_embeddings()
+        return int(embeddings.weight.shape[0])
+
     @cached_property
     def bytes_per_token(self) -> int:
         """Bytes of weights that a forward pass over text reads: not what sees images, and of embeddings, which are

@@ -10,20 +10,38 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from hsd_cli.errors import EXIT_USAGE, HsdError
 from hsd_cli.vocab.added_tokens import with_written_tokens
 from hsd_cli.vocab.encoder import continuation_encoder
 from hsd_cli.vocab.family import family
 from hsd_cli.vocab.token_bytes import token_bytes
 
 
+class NoRowError(HsdError):
+    """A text has a token that the model has no embedding for."""
+
+    exit_code = EXIT_USAGE
+
+    def __init__(self, token: str, index: int, rows: int) -> None:
+        super().__init__(
+            f"the token {token!r} has the id {index}, but the model's embeddings have {rows} rows (ids up to "
+            f"{rows - 1}); take it out of the text, or get the weights that belong to this tokenizer"
+        )
+
+
 class Vocabulary:
     """One tokenizer's tokens as bytes.
 
     ``token_bytes[i]`` is what id ``i`` adds to a text, ``None`` where it adds nothing (special tokens, holes).
-    ``eos_ids`` are the ids that end a text, the preferred one first.
+    ``eos_ids`` are the ids that end a text, the preferred one first. ``rows``: how many ids the model has embeddings
+    for. Added tokens past them are none, so that their names are read as other text is.
     """
 
-    def __init__(self, description: dict[str, Any], eos_ids: Sequence[int] = ()) -> None:
+    def __init__(self, description: dict[str, Any], eos_ids: Sequence[int] = (), rows: int | None = None) -> None:
+        self._rows = rows
+        if rows is not None:
+            added = [token for token in description.get("added_tokens") or [] if token["id"] < rows]
+            description = description | {"added_tokens": added}
         self._description = description = with_written_tokens(description)
         self.eos_ids = tuple(eos_ids)
         self.token_bytes = token_bytes(description)
@@ -93,6 +111,7 @@ class Vocabulary:
         """Tokens for bytes in the middle of a text: no BOS, no dummy prefix, special tokens' names are plain text.
 
         Bytes that are not valid UTF-8 become byte tokens where there are any, and nothing where there are none.
+        Raises ``NoRowError``.
         """
         text = data.decode("utf-8", "surrogateescape")
         if text.isascii() or not any("\udc80" <= character <= "\udcff" for character in text):
@@ -108,7 +127,10 @@ class Vocabulary:
         return ids + self._encode_text(text[start:])
 
     def _encode_text(self, text: str) -> list[int]:
-        return self._encoder.encode(text, add_special_tokens=False).ids if text else []
+        ids = self._encoder.encode(text, add_special_tokens=False).ids if text else []
+        if self._rows is not None and (greatest := max(ids, default=0)) >= self._rows:
+            raise NoRowError(self.name(greatest), greatest, self._rows)
+        return ids
 
     @cached_property
     def _encoder(self) -> Tokenizer:
