@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,15 @@ from hsd_cli.runtime.ranks import Ranks
 class LoadedModel:
     """Weights, and what the checkpoint says about itself. ``revision`` is the hub's commit hash, if there is one.
 
-    ``quantization``, ``attention`` and ``trust_remote_code`` are what ``load_model`` was asked for.
+    Its texts end at ``eos_ids``, and before ``stop_strings``. ``quantization``, ``attention`` and ``trust_remote_code``
+    are what ``load_model`` was asked for.
     """
 
     name: str
     model: PreTrainedModel
     revision: str | None
     eos_ids: tuple[int, ...]
+    stop_strings: tuple[str, ...] = ()
     quantization: str | None = None
     attention: str = "auto"
     trust_remote_code: bool = False
@@ -72,6 +74,10 @@ class LoadedModel:
         if self.ranks is not None:
             return LeadingModel(self.model, capacity, self.ranks)
         return CachedModel(self.model, capacity, joint, self.compilation)
+
+    def endless(self) -> LoadedModel:
+        """The same for texts of fixed lengths: an end of text is a token as any other."""
+        return replace(self, eos_ids=(), stop_strings=())
 
     @property
     def rows(self) -> int:
@@ -160,6 +166,7 @@ def load_model(
         model,
         revision,
         _eos_ids(model),
+        _stop_strings(model),
         quantization,
         attention,
         trust_remote_code,
@@ -235,6 +242,12 @@ def _eos_ids(model: PreTrainedModel) -> tuple[int, ...]:
     if ids is None:
         ids = getattr(model.config.get_text_config(decoder=True), "eos_token_id", None)
     return () if ids is None else (ids,) if isinstance(ids, int) else tuple(ids)
+
+
+def _stop_strings(model: PreTrainedModel) -> tuple[str, ...]:
+    """Before which ``generate`` would stop, if it were given a tokenizer."""
+    stops = getattr(model.generation_config, "stop_strings", None) or ()
+    return tuple(filter(None, (stops,) if isinstance(stops, str) else stops))
 
 
 def _silence_transformers() -> None:

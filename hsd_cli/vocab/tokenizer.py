@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -87,6 +88,19 @@ class ModelTokenizer:
         if system is not None and not uses:
             raise UsageError("--system needs a chat template; put the instructions into the prompt instead")
         return uses
+
+    def token_id(self, given: str) -> int:
+        """Of a token that is given by its id or by its name. Raises ``UsageError`` that names the nearest."""
+        ids = self._tokenizer.get_vocab()
+        if given.isascii() and given.isdecimal():
+            if int(given) in ids.values():
+                return int(given)
+            raise UsageError(f"{self._name!r} has no token {given}; the last one is {max(ids.values())}")
+        if given in ids:
+            return ids[given]
+        near = get_close_matches(given, self._added_tokens, 3, 0.3) or get_close_matches(given, ids, 3)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "look for it in its tokenizer.json"
+        raise UsageError(f"{self._name!r} has no token {given!r}; {hint}")
 
     @cached_property
     def adds_dummy_space(self) -> bool:

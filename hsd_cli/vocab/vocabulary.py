@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -96,6 +96,10 @@ class Vocabulary:
             for token in self._description.get("added_tokens") or []
             if self.token_bytes[token["id"]] is None
         }
+
+    def special_ids(self, names: Collection[str]) -> set[int]:
+        """Those of the special tokens that are called so."""
+        return {index for index, name in self._names.items() if name in names}
 
     def name(self, index: int) -> str:
         """A special token's own name, any other token's text."""
