@@ -243,7 +243,10 @@ MaxNewTokens = Annotated[
 ]
 Stop = Annotated[
     list[str] | None,
-    typer.Option(help="End before this string, or at the special token that is called so; may be given several times.", rich_help_panel=TEXT),
+    typer.Option(
+        help="End before this string, or at the special token that is called so; may be given several times.",
+        rich_help_panel=TEXT,
+    ),
 ]
 Live = Annotated[
     bool | None,
