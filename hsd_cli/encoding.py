@@ -45,7 +45,7 @@ def utf8_lines(stream: IO[bytes]) -> Iterator[bytes]:
     if encoding == "utf-8":
         yield from stream
         return
-    text = TextIOWrapper(stream, encoding, newline="\n")  # type: ignore[type-var]
+    text = TextIOWrapper(stream, encoding, newline="\n")
     try:
         for line in text:
             yield line.encode()

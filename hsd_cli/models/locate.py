@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from hsd_cli.errors import HsdError, UsageError
+from hsd_cli.models.adapter import has_adapter, not_a_model
 from hsd_cli.models.gguf import model_folder
 from hsd_cli.models.gguf_header import is_gguf
 from hsd_cli.models.hub_file import HUB_ID, downloaded_file, hub_file
@@ -84,6 +85,8 @@ def local_folder(name: str) -> Path | None:
     folder = embedded_folder(name) or Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
+            if has_adapter(folder):
+                raise not_a_model(name, folder)
             raise HsdError(f"{name!r} is a folder without a config.json; give the folder of a Hugging Face model")
         return folder
     if folder.is_file():

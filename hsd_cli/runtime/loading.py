@@ -26,10 +26,12 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils.hub import extract_commit_hash
 
 from hsd_cli.errors import HsdError, UsageError
+from hsd_cli.models.adapter import has_adapter, merging, not_a_model
 from hsd_cli.models.failures import explain_failure
 from hsd_cli.models.gguf import gguf_in
 from hsd_cli.models.hub_file import downloaded_file
 from hsd_cli.models.locate import weights_source
+from hsd_cli.models.snapshots import has_weights
 from hsd_cli.runtime.compiling import Compilation, Compile
 from hsd_cli.runtime.device import device_kind, resolve_device, resolve_dtype
 from hsd_cli.runtime.following import LeadingModel
@@ -48,6 +50,8 @@ from hsd_cli.runtime.quantization import (
     without_outlier_columns,
 )
 from hsd_cli.runtime.ranks import Ranks
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,9 @@ def load_model(
             if (Path(source) / GENERATION_CONFIG_NAME).exists():
                 GenerationConfig.from_pretrained(source)  # a damaged one the library does without, and never ends
             loader = model_class(name, config)
+            adapted = has_adapter(Path(source))
+            if adapted and not has_weights(Path(source)):
+                raise not_a_model(name, Path(source))
             load = loader.from_pretrained if gguf_in(source) is None else partial(load_gguf, loader, name)
             loaded: Any = load(
                 source,
@@ -140,6 +147,8 @@ def load_model(
             model, report = loaded
             if missing := sorted(report["missing_keys"]):  # the library would fill them with random numbers
                 raise HsdError(f"{name!r} lacks {len(missing)} of its weights ({missing[0]}, ...); download it again")
+            if adapted and not getattr(model, "_hf_peft_config_loaded", False):  # the library peft is not there
+                _log.warning("%r has an adapter beside its weights, which is left out; to use it, %s", name, merging())
             if device_map is None and ranks is None and quantization_method(model.config) is None:
                 model.to(where)  # quantized weights were made where they are to stay
             model.eval()
