@@ -242,9 +242,8 @@ class Engine:
             drafter, side, rhythm = put_together()
         statistics.drafter_failure = self.drafter_failure
         drafting = DispensableDrafter(drafter, NoDrafter(model.device), lose_drafter)
-        text = TextStream(
-            target.vocabulary, request.stops, drop_leading_space=chat and self._target_tokenizer.adds_dummy_space
-        )
+        stops = (*request.stops, *self.target.stop_strings)
+        text = TextStream(target.vocabulary, stops, drop_leading_space=chat and self._target_tokenizer.adds_dummy_space)
         ahead = None
         if rhythm is not None and side is not None:
             ahead = ParallelDrafter(drafting, rhythm, (model.device, side.model.device), model.vocabulary_size)

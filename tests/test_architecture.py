@@ -24,7 +24,7 @@ LAYERS = [
     ["vocab"],
     ["runtime"],
     ["models"],
-    ["config", "errors", "storage", "__init__"],
+    ["config", "encoding", "errors", "storage", "__init__"],
 ]
 DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 

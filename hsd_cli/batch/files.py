@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hsd_cli.batch.records import Failure, Record, derived_seed, fingerprint
+from hsd_cli.encoding import decoded
 from hsd_cli.engine import Request
 from hsd_cli.errors import UsageError
 
@@ -50,13 +51,13 @@ def file_records(
             yield Failure(name, number, f"cannot read it: {error.strerror}")
             continue
         try:
-            text = data.decode("utf-8-sig")
+            text = decoded(data)
         except UnicodeDecodeError:
             if repairing is None:
                 yield Failure(name, number, "not valid UTF-8; convert it, as with iconv, or leave --strict out")
                 continue
             repairing(name)
-            text = data.decode("utf-8-sig", "replace")
+            text = decoded(data, "replace")
         filled = text if template is None else fill(template, text, path.name)
         parts = [filled.rstrip("\n"), prompt] if prompt else [filled]
         given = "\n\n".join(part for part in parts if part)

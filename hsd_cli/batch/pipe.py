@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from select import select
 
 from hsd_cli.batch.places import naming
+from hsd_cli.encoding import Transcoder
 
 CHUNK = 1 << 16  # bytes: what a pipe holds
 
@@ -24,6 +25,7 @@ class PipeLines:
         self._lines: deque[bytes] = deque()
         self._rest = bytearray()  # of a line that has not come to its end
         self._ended = False
+        self._transcoder = Transcoder()
 
     def __iter__(self) -> Iterator[bytes]:
         while self._lines or not self._ended:
@@ -46,10 +48,11 @@ class PipeLines:
         with naming("read", self._place):
             chunk = os.read(self._descriptor, CHUNK)
         self._ended = not chunk
+        chunk = self._transcoder.utf8(chunk)
         self._rest += chunk
         if b"\n" in chunk:
             *lines, self._rest = self._rest.split(b"\n")
             self._lines.extend(bytes(line) + b"\n" for line in lines)
-        elif self._ended and self._rest:
+        if self._ended and self._rest:
             self._lines.append(bytes(self._rest))
         return True

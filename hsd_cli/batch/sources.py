@@ -12,6 +12,7 @@ from typing import IO, NamedTuple
 from hsd_cli.batch.parquet import read_rows, require_pyarrow
 from hsd_cli.batch.pipe import PipeLines
 from hsd_cli.batch.places import filesystem, is_parquet, local_path, naming
+from hsd_cli.encoding import utf8_lines
 
 STANDARD_INPUT = "-"
 
@@ -58,7 +59,7 @@ def _from_its_place(stream: IO[bytes]) -> Source:
 
     def lines() -> Iterable[bytes]:
         stream.seek(beginning)
-        return stream
+        return utf8_lines(stream)
 
     return Source(lines)
 
@@ -83,7 +84,7 @@ def _stored(place: str) -> Source:
                     yield json.dumps(row, default=_named).encode()
             else:
                 with files.open(path, "rb") as file:
-                    yield from file
+                    yield from utf8_lines(file)
 
     return Source(lines)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -50,17 +50,12 @@ class Case:
 
 
 def embedded(name: str) -> Callable[[], LoadedModel]:
-    return lambda: endless(load_model(f"embedded:{name}"))
-
-
-def endless(model: LoadedModel) -> LoadedModel:
-    """Lengths are fixed: an end of text is a token as any other."""
-    return replace(model, eos_ids=())
+    return lambda: load_model(f"embedded:{name}").endless()
 
 
 def random_drafter() -> LoadedModel:
     """The foreign drafter with random weights: nothing that it says is of any use."""
-    drafter = endless(load_model("embedded:drafter"))
+    drafter = load_model("embedded:drafter").endless()
     torch.manual_seed(0)
     for weights in drafter.model.parameters():
         torch.nn.init.normal_(weights, std=0.05)
@@ -132,7 +127,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the tokens per second of every run to this file")
     arguments = parser.parse_args()
     texts = [text for text in read_corpus()[1] if len(text) > 2000][: arguments.repeats]
-    target = endless(load_model("embedded:target"))
+    target = load_model("embedded:target").endless()
     table = Table("", "T", "plain, tokens/s", "best fixed (× plain)", "auto / plain", "auto / best fixed")
     everything = {}
     for name in arguments.cases:

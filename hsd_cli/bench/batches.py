@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true")
     options = parser.parse_args()
     target = load_model(options.target, options.device, options.dtype)
-    pair = Engine(replace(target, eos_ids=()), replace(load_model(options.draft, options.device), eos_ids=()))
+    pair = Engine(target.endless(), load_model(options.draft, options.device).endless())
     sizes = [int(size) for size in options.sizes.split(",")]
     base = Request(
         "", chat=False, max_new_tokens=options.tokens, sampling=SamplingSettings(options.temperature), seed=0

@@ -54,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     target = load_model(options.target, options.device)
     drafter = load_model(options.draft, options.draft_device or options.device)
-    engine = Engine(replace(target, eos_ids=()), replace(drafter, eos_ids=()))
+    engine = Engine(target.endless(), drafter.endless())
     threads = options.threads
     fewer = max(1, threads - max(1, threads // CORES_PER_DRAFTERS))
     request = Request(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from hsd_cli.encoding import decoded
 from hsd_cli.errors import UsageError
 
 # Questions and beginnings, in prose and in code.
@@ -20,7 +21,7 @@ PROMPTS = (
 
 def read_prompts(path: Path) -> list[str]:
     """The lines of a file that are not blank; of a ``.jsonl`` file their ``"prompt"``. Raises ``UsageError``."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = decoded(path.read_bytes(), "replace").splitlines()
     prompts = [_prompt(line, path) if path.suffix == ".jsonl" else line for line in filter(str.strip, lines)]
     if not any(map(str.strip, prompts)):
         raise UsageError(f"{str(path)!r} is empty; write one prompt per line, or leave --prompts out")

@@ -55,9 +55,8 @@ class Bench:
     """
 
     def __init__(self, engine: Engine, plan: Plan, peers: bool) -> None:
-        target = replace(engine.target, eos_ids=())  # lengths are fixed: an end of text is a token as any other
-        drafter = None if engine.drafter is None else replace(engine.drafter, eos_ids=())
-        self._engine = CountedEngine(target, drafter)
+        drafter = None if engine.drafter is None else engine.drafter.endless()
+        self._engine = CountedEngine(engine.target.endless(), drafter)
         self._peers = peers
         self._notes: list[str] = []
         tasks = [replace(task, prompts=tuple(self._fitted(task, plan.tokens))) for task in plan.tasks]

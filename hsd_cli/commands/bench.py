@@ -26,7 +26,7 @@ TaskName = Literal["summarization", "code", "long-context", "all"]
 DataSetName = Literal["cnn_dailymail", "openai_humaneval", "tau/scrolls"]
 
 
-@in_groups(without=("device_map", "tensor_parallel"))
+@in_groups(without=("device_map", "tensor_parallel", "eos"))
 def bench(
     *,
     models: options.Models,

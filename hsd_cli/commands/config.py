@@ -161,4 +161,6 @@ def list_values(ctx: typer.Context, as_json: Json = False) -> None:
 
 def _shown(value: Any) -> str:
     """As it may be typed again."""
+    if isinstance(value, list):
+        return visible(" ".join(value))
     return str(value).lower() if isinstance(value, bool) else visible(str(value))

@@ -84,7 +84,7 @@ class Configuration:
         """By key, what a command would take that has no options on its command line; then what the pairs say."""
         environment: dict[str, Setting] = {}
         for key, option in self.known.items():
-            value = option.resolve_envvar_value(self._ctx)
+            value = option.value_from_envvar(self._ctx)
             if value is not None:
                 variable = str(option.envvar)
                 with _blaming(variable):
@@ -137,6 +137,8 @@ def find_option(known: Mapping[str, TyperOption], key: str) -> TyperOption:
 def converted(ctx: typer.Context, known: Mapping[str, TyperOption], key: str, value: object) -> Any:
     """``value`` as the option takes it. Raises ``UsageError`` for an unknown key and for what the option refuses."""
     option = find_option(known, key)
+    if option.multiple and isinstance(value, str):
+        value = [value]
     if option.name == PAIR:  # its own conversion is what calls for this one
         return str(value)
     try:

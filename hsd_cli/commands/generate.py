@@ -255,7 +255,8 @@ def generate(
             say_recommended(ctx, engine.target)
         return engine
 
-    many: dict[str, Any] = {"target": pair.target, "stats": stats, "quiet": quiet}
+    fixing = " --eos ".join([pair.target, *(models.eos or [])])  # what a result belongs to
+    many: dict[str, Any] = {"target": fixing, "stats": stats, "quiet": quiet}
     if source is not None:
         start = in_this_process(partial(side_by_side, load, size))
         if ray is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -81,6 +81,7 @@ class ChosenPair:
         names = self.names
         ensure_downloaded(names.values(), self.models.pull, quiet, self.models.trust_remote_code)
         with leaving_at_once():
+            ends = self._ends()
             if self.models.target is None and not quiet:
                 say(f"no --target given: using {' with '.join(names.values())}")
 
@@ -88,7 +89,7 @@ class ChosenPair:
 
             if self.models.device_map is not None:  # which fills the GPUs: what drafts has to be there before
                 drafter, failure = self._drafter()
-            target = self._target()
+            target = self._target() if ends is None else replace(self._target(), eos_ids=ends)
             remember_role(self.target, "target")
             if self.models.device_map is None:
                 drafter, failure = self._drafter()
@@ -112,6 +113,10 @@ class ChosenPair:
         from hsd_cli.runtime.ranks import ranks
 
         return self._load_target(ranks=ranks())
+
+    def _ends(self) -> tuple[int, ...] | None:
+        """The tokens of `--eos`, known before the weights are loaded. Raises ``UsageError`` for what is no token."""
+        return tuple(map(self.tokenizer().token_id, self.models.eos)) if self.models.eos else None
 
     def _target(self) -> LoadedModel:
         if not self.models.tensor_parallel:

@@ -144,6 +144,16 @@ class Models(Pair):
             help="torch.compile on a CUDA GPU: `always` before the text, `auto` in runs so long that it pays.",
         ),
     ] = "auto"
+    eos: Annotated[
+        list[str] | None,
+        _models(
+            "--eos",
+            metavar="ID|NAME",
+            envvar="HSD_EOS",
+            help="Token that ends the target's texts, where the checkpoint has it wrong; may be given several times.",
+            show_default=False,
+        ),
+    ] = None
     pull: Pull = False
     trust_remote_code: TrustRemoteCode = False
 
@@ -249,7 +259,10 @@ MaxNewTokens = Annotated[
 ]
 Stop = Annotated[
     list[str] | None,
-    typer.Option(help="End before this string; may be given several times.", rich_help_panel=TEXT),
+    typer.Option(
+        help="End before this string, or at the special token that is called so; may be given several times.",
+        rich_help_panel=TEXT,
+    ),
 ]
 Live = Annotated[
     bool | None,

@@ -10,6 +10,7 @@ import typer
 from hsd_cli.commands import options, suggestions
 from hsd_cli.commands.acquire import ensure_downloaded
 from hsd_cli.decoding.settings import SamplingSettings
+from hsd_cli.encoding import decoded
 from hsd_cli.errors import EXIT_FAILURE, UsageError
 from hsd_cli.models.roles import remember_role
 
@@ -137,7 +138,7 @@ def verify(
 
 
 def _read_prompts(path: Path) -> tuple[str, ...]:
-    prompts = tuple(filter(str.strip, path.read_text(encoding="utf-8", errors="replace").splitlines()))
+    prompts = tuple(filter(str.strip, decoded(path.read_bytes(), "replace").splitlines()))
     if not prompts:
         raise UsageError(f"{str(path)!r} is empty; write one prompt per line, or leave --prompts out")
     return prompts

@@ -54,13 +54,14 @@ def vocab_diff(
 
     `hsd vocab-diff TARGET DRAFTER --json | jq .a.share_of_text`
     """
+    from hsd_cli.encoding import decoded
     from hsd_cli.errors import UsageError
     from hsd_cli.vocab.report import compare, sample_text
     from hsd_cli.vocab.source import read_vocabulary
 
     if as_json and only:
         raise UsageError("--json and --only are two kinds of output; give one of them")
-    sample = sample_text() if text is None else text.read_text(encoding="utf-8", errors="replace")
+    sample = sample_text() if text is None else decoded(text.read_bytes(), "replace")
     if not sample:
         raise UsageError(f"{str(text)!r} is empty; give another file, or none for the built-in sample")
     with _without_collections():

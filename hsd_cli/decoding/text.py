@@ -11,12 +11,14 @@ from hsd_cli.vocab.vocabulary import Vocabulary
 class TextStream:
     """Incremental detokenization. Text is held back while it may still become a character or a stop string.
 
+    A stop string that is a special token's name means that token, which writes no text.
     ``drop_leading_space``: the first token's space belongs to the tokenizer (SentencePiece), not to the answer.
     """
 
     def __init__(self, vocabulary: Vocabulary, stops: Sequence[str] = (), drop_leading_space: bool = False) -> None:
         self._token_bytes = vocabulary.token_bytes
         self._stops = [stop.encode() for stop in stops]
+        self._stop_ids = vocabulary.special_ids(stops)
         self._drop_space = drop_leading_space
         self._held = b""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -25,6 +27,9 @@ class TextStream:
     def push(self, token: int) -> str:
         """The text that ``token`` completes. Once ``stopped``, nothing more comes."""
         spelled = self._token_bytes[token] if token < len(self._token_bytes) else None
+        if not self.stopped and token in self._stop_ids:
+            self.stopped = True
+            return self._release(len(self._held), final=True)
         if self.stopped or not spelled:
             return ""
         if self._drop_space:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hsd_cli.errors import HsdError, UsageError
+from hsd_cli.models.adapter import has_adapter, not_a_model
 from hsd_cli.models.gguf import model_folder
 from hsd_cli.models.gguf_header import is_gguf
 from hsd_cli.models.hub_file import HUB_ID, downloaded_file, hub_file
@@ -87,6 +88,8 @@ def local_folder(name: str, on_work: Callable[[], None] = lambda: None) -> Path 
     folder = embedded_folder(name) or Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
+            if has_adapter(folder):
+                raise not_a_model(name, folder)
             raise HsdError(f"{name!r} is a folder without a config.json; give the folder of a Hugging Face model")
         return folder
     if folder.is_file():

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from hsd_cli.errors import HsdError
+from hsd_cli.models.adapter import ADAPTER_CONFIG, merging
 from hsd_cli.models.failures import explain_failure
 from hsd_cli.models.fetch import fetch
 from hsd_cli.models.hub_file import HubFile, hub_file, is_gguf_name, is_part
@@ -147,6 +148,8 @@ def _weights(repository: Repository, allow_pickle: bool) -> list[str]:
     if files := _choice(repository):
         example = shlex.quote(f"{name}:{files[0]}")
         raise HsdError(f"{name!r} has GGUF files only; name one of them, such as {example} ({_listed(files)})")
+    if ADAPTER_CONFIG in repository.files:
+        raise HsdError(f"{name!r} is an adapter (LoRA or another one), not a model by itself; {merging()}")
     raise HsdError(f"{name!r} has no model.safetensors; hsd needs the weights in that format: choose another model")
 
 

@@ -65,6 +65,10 @@ def state_of(folder: Path) -> State:
     return "whole" if _has_config(folder) and has_tokenizer(folder) and _all_there(weights[0]) else "partly downloaded"
 
 
+def has_weights(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (*SAFETENSORS, *PICKLES))
+
+
 def has_tokenizer(folder: Path) -> bool:
     return any(path.is_file() for pattern in (*TOKENIZERS, *CONVERTIBLE) for path in folder.glob(pattern))
 

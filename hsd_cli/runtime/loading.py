@@ -26,10 +26,12 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils.hub import extract_commit_hash
 
 from hsd_cli.errors import HsdError, UsageError
+from hsd_cli.models.adapter import has_adapter, merging, not_a_model
 from hsd_cli.models.failures import explain_failure
 from hsd_cli.models.gguf import gguf_in
 from hsd_cli.models.hub_file import downloaded_file
 from hsd_cli.models.locate import weights_source
+from hsd_cli.models.snapshots import has_weights
 from hsd_cli.runtime.compiling import Compilation, Compile
 from hsd_cli.runtime.dense import dense_decoder
 from hsd_cli.runtime.device import device_kind, resolve_device, resolve_dtype
@@ -59,13 +61,15 @@ LARGE = 1 << 24  # weights: so many are read from memory, and their number forma
 class LoadedModel:
     """Weights, and what the checkpoint says about itself. ``revision`` is the hub's commit hash, if there is one.
 
-    ``quantization``, ``attention`` and ``trust_remote_code`` are what ``load_model`` was asked for.
+    Its texts end at ``eos_ids``, and before ``stop_strings``. ``quantization``, ``attention`` and ``trust_remote_code``
+    are what ``load_model`` was asked for.
     """
 
     name: str
     model: PreTrainedModel
     revision: str | None
     eos_ids: tuple[int, ...]
+    stop_strings: tuple[str, ...] = ()
     quantization: str | None = None
     attention: str = "auto"
     trust_remote_code: bool = False
@@ -78,6 +82,16 @@ class LoadedModel:
         if self.ranks is not None:
             return LeadingModel(self.model, capacity, self.ranks)
         return CachedModel(self.model, capacity, joint, self.compilation, self.threads)
+
+    def endless(self) -> LoadedModel:
+        """The same for texts of fixed lengths: an end of text is a token as any other."""
+        return replace(self, eos_ids=(), stop_strings=())
+
+    @property
+    def rows(self) -> int:
+        """How many ids it has embeddings for."""
+        embeddings: Any = self.model.get_input_embeddings()
+        return int(embeddings.weight.shape[0])
 
     @cached_property
     def bytes_per_token(self) -> int:
@@ -130,6 +144,9 @@ def load_model(
                     number = one_token_dtype()
                 elif not drafts and number != torch.float32 and is_slower(number):
                     _log.warning("%s checks drafts more slowly in %s than in float32 on this CPU", name, dtype)
+            adapted = has_adapter(Path(source))
+            if adapted and not has_weights(Path(source)):
+                raise not_a_model(name, Path(source))
             load = loader.from_pretrained if gguf_in(source) is None else partial(load_gguf, loader, name)
             loaded: Any = load(
                 source,
@@ -145,6 +162,8 @@ def load_model(
             model, report = loaded
             if missing := sorted(report["missing_keys"]):  # the library would fill them with random numbers
                 raise HsdError(f"{name!r} lacks {len(missing)} of its weights ({missing[0]}, ...); download it again")
+            if adapted and not getattr(model, "_hf_peft_config_loaded", False):  # the library peft is not there
+                _log.warning("%r has an adapter beside its weights, which is left out; to use it, %s", name, merging())
             if device_map is None and ranks is None and quantization_method(model.config) is None:
                 model.to(where)  # quantized weights were made where they are to stay
             model.eval()
@@ -172,6 +191,7 @@ def load_model(
         model,
         revision,
         _eos_ids(model),
+        _stop_strings(model),
         quantization,
         attention,
         trust_remote_code,
@@ -255,6 +275,12 @@ def _eos_ids(model: PreTrainedModel) -> tuple[int, ...]:
     if ids is None:
         ids = getattr(model.config.get_text_config(decoder=True), "eos_token_id", None)
     return () if ids is None else (ids,) if isinstance(ids, int) else tuple(ids)
+
+
+def _stop_strings(model: PreTrainedModel) -> tuple[str, ...]:
+    """Before which ``generate`` would stop, if it were given a tokenizer."""
+    stops = getattr(model.generation_config, "stop_strings", None) or ()
+    return tuple(filter(None, (stops,) if isinstance(stops, str) else stops))
 
 
 def _silence_transformers() -> None:

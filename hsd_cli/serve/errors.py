@@ -11,6 +11,7 @@ from starlette.responses import Response
 from hsd_cli.engine import PromptTooLongError
 from hsd_cli.errors import HsdError, OutOfMemoryError, UsageError
 from hsd_cli.serve.worker import BusyError
+from hsd_cli.vocab.vocabulary import NoRowError
 
 KINDS = {401: "authentication_error", 429: "rate_limit_error"}
 RETRY_AFTER = "1"  # seconds
@@ -56,7 +57,7 @@ def explained(error: Exception) -> ApiError:
         return ApiError(429, str(error), code="queue_full")
     if isinstance(error, PromptTooLongError):
         return ApiError(400, str(error), code="context_length_exceeded")
-    if isinstance(error, UsageError):
+    if isinstance(error, UsageError | NoRowError):
         return ApiError(400, str(error))
     if isinstance(error, OutOfMemoryError):  # others may leave some
         return ApiError(503, str(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ from hsd_cli.models.snapshots import has_tokenizer
 from hsd_cli.vocab.loading import description_of, load_tokenizer
 from hsd_cli.vocab.marks import Marks
 from hsd_cli.vocab.token_bytes import flatten
-from hsd_cli.vocab.vocabulary import Vocabulary
+from hsd_cli.vocab.vocabulary import NoRowError, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,11 +40,15 @@ class Rendered(NamedTuple):
 
 
 class ModelTokenizer:
-    """Renders prompts for one model. ``eos_ids`` are the ids at which this model's texts end."""
+    """Renders prompts for one model. ``eos_ids`` are the ids at which this model's texts end, ``rows`` is how many ids
+    it has embeddings for, if that is known."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, eos_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, name: str, eos_ids: Sequence[int] = (), rows: int | None = None
+    ) -> None:
         self._tokenizer = tokenizer
         self._name = name
+        self._rows = rows
         own = tokenizer.eos_token_id
         # Of several, the tokenizer's own comes first: it is the one that ends a reply.
         self._eos_ids = tuple(sorted(eos_ids, key=lambda eos: eos != own)) or (() if own is None else (own,))
@@ -51,14 +56,16 @@ class ModelTokenizer:
         self._ids = lru_cache(maxsize=1)(self._read)
 
     @classmethod
-    def load(cls, name: str, eos_ids: Sequence[int] = (), trust_remote_code: bool = False) -> ModelTokenizer:
+    def load(
+        cls, name: str, eos_ids: Sequence[int] = (), trust_remote_code: bool = False, rows: int | None = None
+    ) -> ModelTokenizer:
         """Raises ``HsdError`` where there is no tokenizer, or none whose vocabulary can be read."""
-        return cls(pretrained_tokenizer(name, trust_remote_code), name, eos_ids)
+        return cls(pretrained_tokenizer(name, trust_remote_code), name, eos_ids, rows)
 
     @classmethod
     def of(cls, model: LoadedModel) -> ModelTokenizer:
         """The one that belongs to ``model``. Raises ``HsdError`` as ``load`` does."""
-        return cls.load(model.name, model.eos_ids, model.trust_remote_code)
+        return cls.load(model.name, model.eos_ids, model.trust_remote_code, model.rows)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -66,7 +73,7 @@ class ModelTokenizer:
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise HsdError(f"the tokenizer of {self._name!r} has no tokenizer.json and cannot be converted to one")
-        vocabulary = Vocabulary(description_of(self._tokenizer), self._eos_ids)
+        vocabulary = Vocabulary(description_of(self._tokenizer), self._eos_ids, self._rows)
         if not any(vocabulary.token_bytes):
             raise HsdError(f"the tokenizer of {self._name!r} has an empty vocabulary; download the model again")
         return vocabulary
@@ -108,6 +115,19 @@ class ModelTokenizer:
             raise UsageError("--system needs a chat template; put the instructions into the prompt instead")
         return uses
 
+    def token_id(self, given: str) -> int:
+        """Of a token that is given by its id or by its name. Raises ``UsageError`` that names the nearest."""
+        ids = self._tokenizer.get_vocab()
+        if given.isascii() and given.isdecimal():
+            if int(given) in ids.values():
+                return int(given)
+            raise UsageError(f"{self._name!r} has no token {given}; the last one is {max(ids.values())}")
+        if given in ids:
+            return ids[given]
+        near = get_close_matches(given, self._added_tokens, 3, 0.3) or get_close_matches(given, ids, 3)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "look for it in its tokenizer.json"
+        raise UsageError(f"{self._name!r} has no token {given!r}; {hint}")
+
     @cached_property
     def adds_dummy_space(self) -> bool:
         """Whether decoding drops one leading space, as SentencePiece tokenizers have it."""
@@ -123,6 +143,8 @@ class ModelTokenizer:
         tokens are plain text; in raw text they are the tokens. Where the text goes on from ``written`` with an added
         token (the usual mark between turns), the ids of ``written`` stay as they are: a model may have written them in
         other tokens than the tokenizer would.
+
+        Raises ``UsageError`` for what the template does not take, and ``NoRowError``.
         """
         if not chat and isinstance(prompt, str):
             return self._rendered(prompt, Marks((), ()), add_special_tokens=True)
@@ -145,7 +167,7 @@ class ModelTokenizer:
     def _rendered(self, marked: str, marks: Marks, add_special_tokens: bool) -> Rendered:
         ids = self._encode(marked, marks, add_special_tokens)
         # A model has to read something before it can write.
-        start = [i for i in (self._tokenizer.bos_token_id, *self._eos_ids) if i is not None][:1]
+        start = [i for i in (self._tokenizer.bos_token_id, *self._eos_ids) if i is not None and self._has_row(i)][:1]
         return Rendered(marks.restored(marked), ids or start or [0])
 
     def _encode(self, marked: str, marks: Marks, add_special_tokens: bool) -> list[int]:
@@ -154,7 +176,13 @@ class ModelTokenizer:
         for plain, rest in zip(others[::2], others[1::2], strict=True):
             ids += self.vocabulary.encode(plain.encode())
             ids += self._tokenizer(rest, add_special_tokens=False)["input_ids"]
+        # On a GPU such an id would end the process.
+        if ids and self._rows is not None and not self._has_row(greatest := max(ids)):
+            raise NoRowError(str(self._tokenizer.convert_ids_to_tokens(greatest)), greatest, self._rows)
         return ids
+
+    def _has_row(self, index: int) -> bool:
+        return self._rows is None or index < self._rows
 
     def _read(self, text: str, add_special_tokens: bool) -> tuple[int, ...]:
         return tuple(self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])

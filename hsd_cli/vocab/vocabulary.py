@@ -4,26 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from tokenizers import Tokenizer
 
+from hsd_cli.errors import EXIT_USAGE, HsdError
 from hsd_cli.vocab.added_tokens import with_written_tokens
 from hsd_cli.vocab.encoder import continuation_encoder
 from hsd_cli.vocab.family import family
 from hsd_cli.vocab.token_bytes import token_bytes, token_ids
 
 
+class NoRowError(HsdError):
+    """A text has a token that the model has no embedding for."""
+
+    exit_code = EXIT_USAGE
+
+    def __init__(self, token: str, index: int, rows: int) -> None:
+        super().__init__(
+            f"the token {token!r} has the id {index}, but the model's embeddings have {rows} rows (ids up to "
+            f"{rows - 1}); take it out of the text, or get the weights that belong to this tokenizer"
+        )
+
+
 class Vocabulary:
     """One tokenizer's tokens as bytes.
 
     ``token_bytes[i]`` is what id ``i`` adds to a text, ``None`` where it adds nothing (special tokens, holes).
-    ``eos_ids`` are the ids that end a text, the preferred one first.
+    ``eos_ids`` are the ids that end a text, the preferred one first. ``rows``: how many ids the model has embeddings
+    for. Added tokens past them are none, so that their names are read as other text is.
     """
 
-    def __init__(self, description: dict[str, Any], eos_ids: Sequence[int] = ()) -> None:
+    def __init__(self, description: dict[str, Any], eos_ids: Sequence[int] = (), rows: int | None = None) -> None:
+        self._rows = rows
+        if rows is not None:
+            added = [token for token in description.get("added_tokens") or [] if token["id"] < rows]
+            description = description | {"added_tokens": added}
         self._description = description = with_written_tokens(description)
         self.eos_ids = tuple(eos_ids)
         self.token_bytes = token_bytes(description)
@@ -89,6 +107,10 @@ class Vocabulary:
             if self.token_bytes[token["id"]] is None
         }
 
+    def special_ids(self, names: Collection[str]) -> set[int]:
+        """Those of the special tokens that are called so."""
+        return {index for index, name in self._names.items() if name in names}
+
     def name(self, index: int) -> str:
         """A special token's own name, any other token's text."""
         spelled = self.token_bytes[index]
@@ -103,6 +125,7 @@ class Vocabulary:
         """Tokens for bytes in the middle of a text: no BOS, no dummy prefix, special tokens' names are plain text.
 
         Bytes that are not valid UTF-8 become byte tokens where there are any, and nothing where there are none.
+        Raises ``NoRowError``.
         """
         text = data.decode("utf-8", "surrogateescape")
         if text.isascii() or not any("\udc80" <= character <= "\udcff" for character in text):
@@ -118,7 +141,10 @@ class Vocabulary:
         return ids + self._encode_text(text[start:])
 
     def _encode_text(self, text: str) -> list[int]:
-        return self._encoder.encode(text, add_special_tokens=False).ids if text else []
+        ids = self._encoder.encode(text, add_special_tokens=False).ids if text else []
+        if self._rows is not None and (greatest := max(ids, default=0)) >= self._rows:
+            raise NoRowError(self.name(greatest), greatest, self._rows)
+        return ids
 
     @cached_property
     def _encoder(self) -> Tokenizer:
