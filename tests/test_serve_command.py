@@ -368,7 +368,7 @@ def test_alternatives_have_a_limit(
         ({"temperature": 1e-9}, 400, None, "temperature must be 0 (greedy) or at least 1e-5, not 1e-09"),
         ({"logprobs": 6}, 400, "logprobs", "logprobs: Input should be less than or equal to 5"),
         ({"top_logprobs": 2}, 400, "top_logprobs", "unknown parameter top_logprobs; did you mean logprobs?"),
-        ({"seed": 1 << 32}, 400, "seed", "seed: Input should be less than 4294967296"),
+        ({"seed": 1 << 64}, 400, "seed", "seed: Input should be less than 18446744073709551616"),
         ({"stop": [""]}, 400, "stop.0", "stop.0: String should have at least 1 character"),
         ({"max_tokens": 201}, 400, "max_tokens", "max_tokens is 201, and this server writes 200 at most"),
         ({"model": "gpt-4"}, 404, "model", "there is no model 'gpt-4'; there is 'embedded:target'"),
@@ -402,6 +402,48 @@ def test_a_body_full_of_mistakes_costs_no_more_than_one(messages: list[Any]) -> 
 def test_what_asks_for_nothing_is_no_error(server: Server) -> None:
     harmless = {"best_of": 1, "echo": False, "logit_bias": {}, "user": "x", "stop": None, "seed": None, "max_tokens": 1}
     assert server.post("/v1/completions", {"model": MODEL, "prompt": ["a"]} | harmless).status_code == 200
+
+
+@pytest.mark.parametrize("seed", [1 << 40, (1 << 64) - 1, -2, -1])
+def test_seeds_have_64_bits_and_minus_one_is_none(client: OpenAI, seed: int) -> None:
+    texts = {
+        client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=40, temperature=1.5, seed=seed).choices[0].text
+        for _ in range(2)
+    }
+    assert len(texts) == (2 if seed == -1 else 1)
+
+
+SENT_BACK = {
+    "role": "assistant", "content": "b", "reasoning_content": "well", "annotations": [], "refusal": None, "audio": None,
+    "function_call": None, "tool_calls": [], "name": "x", "cache_control": {"type": "ephemeral"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [*({key: value} for key, value in SENT_BACK.items()), {"tool_calls": None}])
+def test_replies_are_taken_back_with_what_came_with_them(guarded: Server, endless: str, change: Any) -> None:
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    said[1] |= change
+    answer = guarded.post("/v1/chat/completions", {"model": endless, "messages": said, "max_tokens": 2})
+    assert (answer.status_code, answer.json()["choices"][0]["message"]["content"]) == (200, "de")
+
+
+def test_calls_of_tools_are_no_text(guarded: Server, endless: str) -> None:
+    said = [{"role": "assistant", "content": "b", "tool_calls": [{}]}, {"role": "user", "content": "c"}]
+    assert guarded.post("/v1/chat/completions", {"model": endless, "messages": said}).status_code == 400
+
+
+HARMLESS: dict[str, Any] = {
+    "max_completion_tokens": 1, "stream_options": {"include_usage": True}, "store": True, "metadata": {"a": "b"},
+    "user": "x", "parallel_tool_calls": True, "response_format": {"type": "text"}, "logit_bias": {}, "tools": [],
+    "tool_choice": "none", "service_tier": "auto", "verbosity": "medium", "top_k": -1, "ignore_eos": False,
+    "stop_token_ids": [], "add_generation_prompt": True, "continue_final_message": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_asks_a_chat_for_nothing_is_no_error(guarded: Server, endless: str, name: str) -> None:
+    asked = {"model": endless, "messages": [{"role": "user", "content": "a"}], "max_tokens": 1}
+    assert guarded.post("/v1/chat/completions", asked | {name: HARMLESS[name]}).status_code == 200
 
 
 def test_a_prompt_that_does_not_fit_has_openais_code(client: OpenAI) -> None:
