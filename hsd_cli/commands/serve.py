@@ -127,9 +127,8 @@ def serve(
             worker = Worker(make_engine, base, queue, say)
             worker.start()
             worker.ready.result()
-            service = Service(
-                worker, own_name(pair.target), pair.target, ModelTokenizer.of(loaded.target), base, max_new_tokens
-            )
+            tokenizer = ModelTokenizer.of(loaded.target)
+            service = Service(worker, own_name(pair.target), tokenizer, base, max_new_tokens, given=pair.target)
             app = create_app(service, key)
 
         def tell() -> None:

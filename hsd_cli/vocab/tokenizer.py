@@ -168,15 +168,22 @@ class ModelTokenizer:
         return tuple(self._tokenizer.get_added_vocab())
 
     def _chat_text(self, messages: Sequence[Message], template_kwargs: Mapping[str, Any]) -> str:
-        text = self._from_template([*map(dict, messages)], template_kwargs)
         question = messages[-1]["content"].strip()
-        if question in text:
-            return text
+        text, refusal = "", None
+        try:
+            text = self._from_template([*map(dict, messages)], template_kwargs)
+            if question in text:
+                return text
+        except TemplateRefusalError as error:
+            refusal = error
         # Templates for images, too, may read a message in parts only, and make nothing of one that is a text.
         parts = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
-        with suppress(UsageError):
+        with suppress(TemplateRefusalError):
             in_parts = self._from_template(parts, template_kwargs)
-            return in_parts if question in in_parts else text
+            if question in in_parts:
+                return in_parts
+        if refusal is not None:
+            raise refusal
         return text
 
     def _from_template(self, messages: list[dict[str, Any]], template_kwargs: Mapping[str, Any]) -> str:
