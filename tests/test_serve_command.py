@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -22,6 +23,7 @@ from hsd_cli.decoding.loop import Commit, Piece
 from hsd_cli.decoding.sampling import Logprobs
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.engine import Engine, Request
+from hsd_cli.models.locate import own_name
 from hsd_cli.runtime.loading import LoadedModel, load_model
 from hsd_cli.serve.answers import ChatAnswer, CompletionAnswer
 from hsd_cli.serve.schema import ChatRequest
@@ -425,6 +427,39 @@ def test_replies_are_taken_back_with_what_came_with_them(guarded: Server, endles
     said[1] |= change
     answer = guarded.post("/v1/chat/completions", {"model": endless, "messages": said, "max_tokens": 2})
     assert (answer.status_code, answer.json()["choices"][0]["message"]["content"]) == (200, "de")
+
+
+def test_a_reply_that_is_begun_is_gone_on_with(guarded: Server, endless: str) -> None:
+    said = [{"role": "user", "content": "xyz"}, {"role": "assistant", "content": "abc"}]
+    asked = {"model": endless, "messages": said, "max_tokens": 3, "temperature": 0}
+    for further in ({}, {"continue_final_message": True, "add_generation_prompt": False}):
+        answer = guarded.post("/v1/chat/completions", asked | further)
+        assert answer.json()["choices"][0]["message"]["content"] == "def"
+    for further in ({"continue_final_message": False}, {"add_generation_prompt": True}):
+        answer = guarded.post("/v1/chat/completions", asked | further)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(further)))
+
+
+def test_a_folder_is_called_by_its_own_name_and_templates_are_told_what_clients_say(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "own", chat_template="{{ messages[0].content }}{{ mood }}")
+    (tmp_path / "link").symlink_to(tmp_path / "own")
+    asked = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 3, "temperature": 0}
+    with Server("-t", f"{tmp_path}/link/", fork=True) as server:
+        assert server.model == "own"
+        for model in ("own", f"{tmp_path}/link/"):
+            asked |= {"model": model, "chat_template_kwargs": {"mood": "mno"}}
+            answer = server.post("/v1/chat/completions", asked).json()
+            assert (answer["model"], answer["choices"][0]["message"]["content"]) == ("own", "pqr")
+        refused = server.post("/v1/chat/completions", asked | {"chat_template_kwargs": {"tokenize": True}})
+        assert refused.status_code == 400
+        assert refused.json()["error"]["message"] == "chat_template_kwargs cannot set 'tokenize'; leave it out"
+
+
+@pytest.mark.parametrize(("name", "own"), [(".", "here"), ("../here", "here"), ("embedded:target", "embedded:target")])
+def test_names_of_folders_are_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, own: str) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert own_name(name) == own
 
 
 def test_calls_of_tools_are_no_text(guarded: Server, endless: str) -> None:
