@@ -8,6 +8,7 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -20,6 +21,7 @@ from hsd_cli.decoding.statistics import Statistics
 from hsd_cli.decoding.text import TextStream
 from hsd_cli.decoding.verification import Coupled, Randomness, Rejection, VerificationRule
 from hsd_cli.drafting.ar import NoDrafter
+from hsd_cli.drafting.prompt import read_by_drafter
 from hsd_cli.drafting.protocol import Drafter
 from hsd_cli.drafting.registry import Pair, Side
 from hsd_cli.errors import HsdError, UsageError
@@ -39,7 +41,7 @@ from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 from hsd_cli.runtime.loading import LoadedModel
 from hsd_cli.runtime.model import CachedModel, LanguageModel
 from hsd_cli.runtime.replicas import Replicas, replicate
-from hsd_cli.vocab.tokenizer import ModelTokenizer, Prompt, Rendered
+from hsd_cli.vocab.tokenizer import ModelTokenizer, Prompt, Rendered, continues_reply
 
 LONGEST_DRAFT = 16  # target tokens, where the length is left to the controller
 PLAIN_PASSES = 3  # for `time_plain`: enough for a median
@@ -60,6 +62,7 @@ class Request:
     what a plain pass takes. With ``parallel`` a drafter model drafts on while the target checks, or ``targets`` copies
     of it do. ``written`` is what the target read and wrote before, if the prompt may go on from it. With ``logprobs``
     the pieces have the target's own log-probabilities, also of as many of the likeliest tokens in their place.
+    ``template_kwargs`` are variables of both models' chat templates.
     """
 
     prompt: Prompt
@@ -77,6 +80,7 @@ class Request:
     targets: int = 1
     written: Rendered | None = None
     logprobs: int | None = None
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,9 @@ class Engine:
                 f"the prompt has {_characters(request)} characters and the target's context holds {self.context_size} "
                 "tokens; shorten it"
             )
-        return self._target_tokenizer.render(request.prompt, request.system, chat, request.written)
+        return self._target_tokenizer.render(
+            request.prompt, request.system, chat, request.written, request.template_kwargs
+        )
 
     def is_far_too_long(self, request: Request) -> bool:
         """Whether it has so many characters that they cannot fit: to encode megabytes takes long."""
@@ -223,7 +229,7 @@ class Engine:
 
         @naming_lack_of_memory()
         def put_together() -> tuple[Drafter, Side | None, DraftingRhythm | None]:
-            side = self._drafter_side(request, chat, capacity)
+            side = self._drafter_side(request, chat, capacity, rendered, statistics)
             if request.parallel and side is not None:  # two threads share neither random numbers nor a clock
                 pair = _pair(request, target, side, _apart(rule, seed, side.model.device), PhaseClock())
                 drafter, rhythm = self._make_parallel_drafter(request, pair)
@@ -243,7 +249,10 @@ class Engine:
         statistics.drafter_failure = self.drafter_failure
         drafting = DispensableDrafter(drafter, NoDrafter(model.device), lose_drafter)
         stops = (*request.stops, *self.target.stop_strings)
-        text = TextStream(target.vocabulary, stops, drop_leading_space=chat and self._target_tokenizer.adds_dummy_space)
+        begins = chat and not continues_reply(request.prompt)
+        text = TextStream(
+            target.vocabulary, stops, drop_leading_space=begins and self._target_tokenizer.adds_dummy_space
+        )
         ahead = None
         if rhythm is not None and side is not None:
             ahead = ParallelDrafter(drafting, rhythm, (model.device, side.model.device), model.vocabulary_size)
@@ -346,12 +355,20 @@ class Engine:
     def _measured(self) -> PairRecord | None:
         return None if self.drafter is None else recall(_placement(self.target), _placement(self.drafter))
 
-    def _drafter_side(self, request: Request, chat: bool, capacity: int) -> Side | None:
+    def _drafter_side(
+        self, request: Request, chat: bool, capacity: int, by_target: Rendered, statistics: Statistics
+    ) -> Side | None:
         tokenizer = self._drafter_tokenizer
         lost = self.drafter_failure is not None
         if self.drafter is None or tokenizer is None or lost or request.algorithm in ("ar", "lookup"):
             return None
-        prompt = tokenizer.render(request.prompt, request.system, chat)
+        prompt, refusal = read_by_drafter(
+            tokenizer, request.prompt, request.system, chat, request.template_kwargs, by_target
+        )
+        if refusal is not None:
+            if self.strict:
+                raise refusal
+            statistics.drafter_refusal = str(refusal)
         model = self._cached("drafter", self.drafter, capacity)
         model.expect(request.max_new_tokens)
         return Side(model, tokenizer.vocabulary, prompt.ids)

@@ -11,6 +11,11 @@ def without_drafter(reason: str) -> str:
     return f"the drafter failed, so that it goes on without: {reason}"
 
 
+def with_another_prompt(refusal: str) -> str:
+    """What is said, once, where the drafter reads the prompt in another form than its template's."""
+    return f"{refusal}; the drafter reads it in another form"
+
+
 class HsdError(Exception):
     """Something the user can understand and act on: one line, shown without a traceback."""
 

@@ -91,6 +91,7 @@ def test_each_record_has_its_result_in_the_order_of_the_input(letters: str, pair
         "algorithm": "slem",
         "verification": "coupled",
         "drafter_failure": None,
+        "drafter_refusal": None,
     }
 
 

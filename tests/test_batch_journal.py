@@ -22,7 +22,7 @@ def result(name: str | int, text: str = "abc") -> str:
     return Result(
         id=name, line=1, text=text, finish_reason="eos", tokens=3, prompt_tokens=1, cached_prompt_tokens=0, drafted=0,
         accepted=0, acceptance_rate=None, seconds=0.5, tokens_per_second=6.0, algorithm="ar", verification="coupled",
-        seed=1, run_seed=7, fingerprint=f"of {name}", drafter_failure=None,
+        seed=1, run_seed=7, fingerprint=f"of {name}", drafter_failure=None, drafter_refusal=None,
     ).json()  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hsd_cli.errors import UsageError
 from hsd_cli.vocab.tokenizer import ModelTokenizer
 from tests.cli import checkpoint, hsd
 
@@ -57,3 +58,52 @@ def test_a_file_that_holds_no_template_is_one_line(tmp_path: Path) -> None:
     assert (result.code, result.out) == (1, "")
     assert result.err.startswith(f"hsd: cannot load the tokenizer of {folder!r}: ")
     assert result.err.count("\n") == 1
+
+
+# A last message of the assistant's
+
+TURNS = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<go>{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "last", "text"),
+    [
+        (TURNS, "bc", "<user>a</><assistant>bc"),
+        (TURNS, "b ", "<user>a</><assistant>b "),
+        (TURNS, "", "<user>a</><go>"),
+        (IN_PARTS, "bc", "user:a;assistant:bc"),
+        (None, "bc", "a\n\nbc"),
+    ],
+    ids=["words", "a space", "nothing", "in parts", "no template"],
+)
+def test_a_reply_that_is_begun_stays_open(tmp_path: Path, template: str | None, last: str, text: str) -> None:
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": last}]
+    assert ModelTokenizer.load(checkpoint(tmp_path, chat_template=template)).render(said, None, True).text == text
+
+
+def test_a_template_that_loses_a_reply_refuses_to_go_on_with_it(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, chat_template="{{ messages[0].content }}")
+    (tmp_path / "in.jsonl").write_text(
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "bc"}]}\n'
+    )
+    done = hsd("generate", "-q", "-t", folder, "-n", 3, "-i", tmp_path / "in.jsonl")
+    assert "refuses this conversation" in json.loads(done.out)["error"]
+
+
+def test_a_batch_goes_on_with_a_reply(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, chat_template="{% for m in messages %}{{ m.content }}\n{% endfor %}")
+    (tmp_path / "in.jsonl").write_text(
+        '{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "bc"}]}\n'
+    )
+    done = hsd("generate", "-q", "-t", folder, "-n", 3, "-i", tmp_path / "in.jsonl")
+    assert json.loads(done.out)["text"] == "def"
+
+
+def test_variables_of_a_template_are_for_both_models_and_arguments_are_not_variables(tmp_path: Path) -> None:
+    tokenizer = ModelTokenizer.load(checkpoint(tmp_path, chat_template="{{ messages[0].content }}{{ mood }}"))
+    assert tokenizer.render("a", None, True, None, {"mood": "bc"}).text == "abc"
+    for name in ("tokenize", "chat_template", "messages", "add_generation_prompt"):
+        with pytest.raises(UsageError, match=f"chat_template_kwargs cannot set '{name}'"):
+            tokenizer.render("a", None, True, None, {name: True})

@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from hsd_cli.decoding.settings import SamplingSettings
+from hsd_cli.drafting.prompt import read_by_drafter
 from hsd_cli.engine import Engine, Request
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.loading import load_model
 from hsd_cli.runtime.model import CachedModel
+from hsd_cli.vocab.tokenizer import ModelTokenizer
 from tests.cli import PAIRS, checkpoint, hsd
+from tests.serving import Server
 
 NOTICE = "hsd: the drafter failed, so that it goes on without: "
 TEXT = "bcdefghijklmnopqrstuvwxyz\nabcd"
@@ -199,3 +202,124 @@ def test_without_more_patience_a_failure_is_an_error(
     failing(pairs, library_error)
     with pytest.raises(HsdError, match="the drafter failed: RuntimeError: kernel launch failed"):
         written(Engine(load_model(letters), load_model(pairs)), algorithm="slem")
+
+
+# Wherever it fails
+
+CHAT = "{% for message in messages %}{{ message.content }}{% endfor %}"
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHAT
+NO_CHAT = "{{ raise_exception('no chat') }}"
+
+
+def edited(folder: str, name: str, edit: Callable[[Any], None]) -> None:
+    path = Path(folder, name)
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def without_weights(folder: str) -> None:
+    Path(folder, "model.safetensors").write_bytes(b"x" * 100)
+
+
+def without_tokenizer(folder: str) -> None:
+    Path(folder, "tokenizer.json").write_text("{}")
+
+
+def that_cannot_encode(folder: str) -> None:
+    def lacks_a(tokenizer: Any) -> None:
+        tokenizer["model"]["unk_id"] = None
+        tokenizer["model"]["vocab"][1][0] = "?"
+
+    edited(folder, "tokenizer.json", lacks_a)
+
+
+def with_more_tokens_than_rows(folder: str) -> None:
+    def has_another(tokenizer: Any) -> None:
+        own = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+        tokenizer["added_tokens"].append({"id": len(PAIRS) + 1, "content": "abc", **own})
+
+    edited(folder, "tokenizer.json", has_another)
+
+
+def with_template(template: str) -> Callable[[str], None]:
+    return lambda folder: Path(folder, "chat_template.jinja").write_text(template) and None
+
+
+def fails_from(token: int) -> Fault:
+    def fault(read: int, new: int) -> None:
+        if read + new > token:
+            raise RuntimeError("kernel launch failed")
+
+    return fault
+
+
+PLACES: dict[str, tuple[Callable[[str], None] | None, Fault | None, str]] = {
+    "weights": (without_weights, None, NOTICE),
+    "tokenizer": (without_tokenizer, None, NOTICE),
+    "template without system": (with_template(NO_SYSTEM), None, "no system; the drafter reads it in another form"),
+    "template": (with_template(NO_CHAT), None, "no chat; the drafter reads it in another form"),
+    "encoding": (that_cannot_encode, None, NOTICE),
+    "rows": (with_more_tokens_than_rows, None, f"{NOTICE}its tokenizer writes id 40, and the model has 40 embeddings"),
+    "first pass": (None, fails_from(0), f"{NOTICE}RuntimeError: kernel launch failed"),
+    "later": (None, fails_from(12), f"{NOTICE}RuntimeError: kernel launch failed"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("writes", ["generate", "batch", "batch of two", "chat", "serve"])
+def test_wherever_a_drafter_fails_the_text_is_the_target_s_and_it_is_told_once(
+    tmp_path: Path, failing: Callable[[str, Fault], None], place: str, writes: str
+) -> None:
+    target = checkpoint(tmp_path / "target", chat_template=CHAT)
+    drafter = checkpoint(tmp_path / "drafter", PAIRS, chat_template=CHAT)
+    damage, fault, notice = PLACES[place]
+    if damage is not None:
+        damage(drafter)
+    if fault is not None:
+        failing(drafter, fault)
+    pair = ["-t", target, "-d", drafter, "-a", "slem"]
+    if writes == "generate":
+        done = hsd("generate", *pair, "-n", 30, "--no-stats", "-s", "zab", "abc")
+        code, texts, said = done.code, [done.out], done.err
+    elif writes == "chat":
+        done = hsd("chat", *pair, "-n", 30, "--no-history", "--no-stats", "-s", "zab", stdin=b"abc\n")
+        code, texts, said = done.code, [done.out.rstrip("\n")], done.err
+    elif writes == "serve":
+        with Server(*pair, fork=True) as server:
+            asked = [{"role": "system", "content": "zab"}, {"role": "user", "content": "abc"}]
+            body = {"model": target, "messages": asked, "max_tokens": 30, "temperature": 0}
+            answers = [server.post("/v1/chat/completions", body) for _ in range(2)]
+        code, said = 0, server.said
+        texts = [answer.json()["choices"][0]["message"]["content"] for answer in answers]
+    else:
+        (tmp_path / "in.jsonl").write_text('{"prompt": "abc"}\n' * 3)
+        size = ["--batch-size", 2] if writes == "batch of two" else []
+        done = hsd("generate", *pair, "-n", 30, "--no-stats", "-s", "zab", "-i", tmp_path / "in.jsonl", *size)
+        code, said = done.code, done.err
+        texts = [json.loads(line)["text"] for line in done.out.splitlines()]
+    assert code == 0, said
+    assert set(texts) == {"defghijklmnopqrstuvwxyz\nabcdef"}, said
+    assert said.count(notice.removeprefix("hsd: ")) == 1, said
+    assert said.count("the drafter") == 1 + said.count("the drafter's"), said
+
+
+def test_with_strict_a_template_that_refuses_is_an_error(tmp_path: Path) -> None:
+    target = checkpoint(tmp_path / "target", chat_template=CHAT)
+    drafter = checkpoint(tmp_path / "drafter", PAIRS, chat_template=NO_SYSTEM)
+    done = hsd("generate", "-t", target, "-d", drafter, "-a", "slem", "--strict", "-s", "zab", "abc")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"hsd: the chat template of {drafter!r} refuses this conversation: no system\n"
+
+
+@pytest.mark.parametrize(("template", "reads"), [(NO_SYSTEM, "zab\n\nabc"), (NO_CHAT, "zababc")])
+def test_a_drafter_whose_template_refuses_drafts_all_the_same(tmp_path: Path, template: str, reads: str) -> None:
+    target = load_model(checkpoint(tmp_path / "target", chat_template=CHAT))
+    tokenizer = ModelTokenizer.load(checkpoint(tmp_path / "drafter", PAIRS, chat_template=template))
+    rendered = ModelTokenizer.of(target).render("abc", "zab", True)
+    read, refusal = read_by_drafter(tokenizer, "abc", "zab", True, {}, rendered)
+    assert read.text == reads
+    assert refusal is not None
+    engine = Engine(target, load_model(str(tmp_path / "drafter")), strict=False)
+    _, generation = written(engine, "abc", system="zab", algorithm="slem", lookahead=4)
+    assert generation.statistics.accepted > 0

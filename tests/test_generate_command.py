@@ -186,6 +186,7 @@ def test_json_reports_the_run(letters: str, pairs: str) -> None:
         "draft": {"id": pairs, "revision": None, "dtype": "float32", "threads": torch.get_num_threads()},
         "verdict": None,
         "drafter_failure": None,
+        "drafter_refusal": None,
     }
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -22,6 +23,7 @@ from hsd_cli.decoding.loop import Commit, Piece
 from hsd_cli.decoding.sampling import Logprobs
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.engine import Engine, Request
+from hsd_cli.models.locate import own_name
 from hsd_cli.runtime.loading import LoadedModel, load_model
 from hsd_cli.serve.answers import ChatAnswer, CompletionAnswer
 from hsd_cli.serve.schema import ChatRequest
@@ -368,7 +370,7 @@ def test_alternatives_have_a_limit(
         ({"temperature": 1e-9}, 400, None, "temperature must be 0 (greedy) or at least 1e-5, not 1e-09"),
         ({"logprobs": 6}, 400, "logprobs", "logprobs: Input should be less than or equal to 5"),
         ({"top_logprobs": 2}, 400, "top_logprobs", "unknown parameter top_logprobs; did you mean logprobs?"),
-        ({"seed": 1 << 32}, 400, "seed", "seed: Input should be less than 4294967296"),
+        ({"seed": 1 << 64}, 400, "seed", "seed: Input should be less than 18446744073709551616"),
         ({"stop": [""]}, 400, "stop.0", "stop.0: String should have at least 1 character"),
         ({"max_tokens": 201}, 400, "max_tokens", "max_tokens is 201, and this server writes 200 at most"),
         ({"model": "gpt-4"}, 404, "model", "there is no model 'gpt-4'; there is 'embedded:target'"),
@@ -402,6 +404,81 @@ def test_a_body_full_of_mistakes_costs_no_more_than_one(messages: list[Any]) -> 
 def test_what_asks_for_nothing_is_no_error(server: Server) -> None:
     harmless = {"best_of": 1, "echo": False, "logit_bias": {}, "user": "x", "stop": None, "seed": None, "max_tokens": 1}
     assert server.post("/v1/completions", {"model": MODEL, "prompt": ["a"]} | harmless).status_code == 200
+
+
+@pytest.mark.parametrize("seed", [1 << 40, (1 << 64) - 1, -2, -1])
+def test_seeds_have_64_bits_and_minus_one_is_none(client: OpenAI, seed: int) -> None:
+    texts = {
+        client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=40, temperature=1.5, seed=seed).choices[0].text
+        for _ in range(2)
+    }
+    assert len(texts) == (2 if seed == -1 else 1)
+
+
+SENT_BACK = {
+    "role": "assistant", "content": "b", "reasoning_content": "well", "annotations": [], "refusal": None, "audio": None,
+    "function_call": None, "tool_calls": [], "name": "x", "cache_control": {"type": "ephemeral"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [*({key: value} for key, value in SENT_BACK.items()), {"tool_calls": None}])
+def test_replies_are_taken_back_with_what_came_with_them(guarded: Server, endless: str, change: Any) -> None:
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    said[1] |= change
+    answer = guarded.post("/v1/chat/completions", {"model": endless, "messages": said, "max_tokens": 2})
+    assert (answer.status_code, answer.json()["choices"][0]["message"]["content"]) == (200, "de")
+
+
+def test_a_reply_that_is_begun_is_gone_on_with(guarded: Server, endless: str) -> None:
+    said = [{"role": "user", "content": "xyz"}, {"role": "assistant", "content": "abc"}]
+    asked = {"model": endless, "messages": said, "max_tokens": 3, "temperature": 0}
+    for further in ({}, {"continue_final_message": True, "add_generation_prompt": False}):
+        answer = guarded.post("/v1/chat/completions", asked | further)
+        assert answer.json()["choices"][0]["message"]["content"] == "def"
+    for further in ({"continue_final_message": False}, {"add_generation_prompt": True}):
+        answer = guarded.post("/v1/chat/completions", asked | further)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(further)))
+
+
+def test_a_folder_is_called_by_its_own_name_and_templates_are_told_what_clients_say(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "own", chat_template="{{ messages[0].content }}{{ mood }}")
+    (tmp_path / "link").symlink_to(tmp_path / "own")
+    asked = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 3, "temperature": 0}
+    with Server("-t", f"{tmp_path}/link/", fork=True) as server:
+        assert server.model == "own"
+        for model in ("own", f"{tmp_path}/link/"):
+            asked |= {"model": model, "chat_template_kwargs": {"mood": "mno"}}
+            answer = server.post("/v1/chat/completions", asked).json()
+            assert (answer["model"], answer["choices"][0]["message"]["content"]) == ("own", "pqr")
+        refused = server.post("/v1/chat/completions", asked | {"chat_template_kwargs": {"tokenize": True}})
+        assert refused.status_code == 400
+        assert refused.json()["error"]["message"] == "chat_template_kwargs cannot set 'tokenize'; leave it out"
+
+
+@pytest.mark.parametrize(("name", "own"), [(".", "here"), ("../here", "here"), ("embedded:target", "embedded:target")])
+def test_names_of_folders_are_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, own: str) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert own_name(name) == own
+
+
+def test_calls_of_tools_are_no_text(guarded: Server, endless: str) -> None:
+    said = [{"role": "assistant", "content": "b", "tool_calls": [{}]}, {"role": "user", "content": "c"}]
+    assert guarded.post("/v1/chat/completions", {"model": endless, "messages": said}).status_code == 400
+
+
+HARMLESS: dict[str, Any] = {
+    "max_completion_tokens": 1, "stream_options": {"include_usage": True}, "store": True, "metadata": {"a": "b"},
+    "user": "x", "parallel_tool_calls": True, "response_format": {"type": "text"}, "logit_bias": {}, "tools": [],
+    "tool_choice": "none", "service_tier": "auto", "verbosity": "medium", "top_k": -1, "ignore_eos": False,
+    "stop_token_ids": [], "add_generation_prompt": True, "continue_final_message": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_asks_a_chat_for_nothing_is_no_error(guarded: Server, endless: str, name: str) -> None:
+    asked = {"model": endless, "messages": [{"role": "user", "content": "a"}], "max_tokens": 1}
+    assert guarded.post("/v1/chat/completions", asked | {name: HARMLESS[name]}).status_code == 200
 
 
 def test_a_prompt_that_does_not_fit_has_openais_code(client: OpenAI) -> None:

@@ -18,7 +18,8 @@ class Result(Outcome):
     """A record's text, as it stands among the results. ``seconds``: all that the record took.
 
     ``tokens_per_second``: while decoding, without reading the prompt. ``run_seed`` and ``fingerprint`` let a later run
-    go on. ``drafter_failure``: why the text went on without the drafter, if so.
+    go on. ``drafter_failure``: why the text went on without the drafter, if so. ``drafter_refusal``: why the drafter's
+    template did not take the prompt, if so.
     """
 
     id: RecordId
@@ -39,6 +40,7 @@ class Result(Outcome):
     run_seed: int | None
     fingerprint: str
     drafter_failure: str | None
+    drafter_refusal: str | None
 
 
 @dataclass(frozen=True)
@@ -121,4 +123,5 @@ def _result(
         run_seed=run_seed,
         fingerprint=record.fingerprint,
         drafter_failure=statistics.drafter_failure,
+        drafter_refusal=statistics.drafter_refusal,
     )

@@ -16,7 +16,7 @@ from hsd_cli.chat.entry import Command, parse
 from hsd_cli.chat.reader import Reader
 from hsd_cli.chat.session import Answer, Session
 from hsd_cli.engine import Generation
-from hsd_cli.errors import HsdError, without_drafter
+from hsd_cli.errors import HsdError, with_another_prompt, without_drafter
 from hsd_cli.runtime.placement import devices_of
 from hsd_cli.ui.live import LiveDisplay, can_be_live
 from hsd_cli.ui.output import Output
@@ -106,6 +106,8 @@ class Repl:
             self._talk(f"the {turns} into the context of {size} tokens: left out")
         if (end := answer.generation.end_of_drafting) is not None:
             self._talk_once(f"the drafter's context holds {end} tokens: no drafting beyond it")
+        if (refusal := answer.generation.statistics.drafter_refusal) is not None:
+            self._talk_once(with_another_prompt(refusal))
 
     def _display(self, generation: Generation) -> AbstractContextManager[LiveDisplay | Output]:
         if self._session.settings.live and can_be_live(sys.stdout, sys.stderr):

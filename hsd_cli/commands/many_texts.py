@@ -10,7 +10,7 @@ import typer
 
 from hsd_cli.commands.interrupts import holding_interrupts
 from hsd_cli.commands.models import say
-from hsd_cli.errors import EXIT_INTERRUPTED, without_drafter
+from hsd_cli.errors import EXIT_INTERRUPTED, with_another_prompt, without_drafter
 
 if TYPE_CHECKING:
     from hsd_cli.batch.records import Failure, Record, RecordId
@@ -86,7 +86,7 @@ def write_many(
     # What is said when it starts comes before the bar.
     write = start() if survey is None or survey.left else _only_failures
     first: Failure | None = None
-    told = quiet
+    lost_told = refusal_told = quiet
     total, before = (None, 0) if survey is None else (survey.total, survey.finished)
     shown = not quiet and sys.stderr.isatty() and not (prints and sys.stdout.isatty())
     progress = BatchProgress(total, before, shown)
@@ -96,8 +96,11 @@ def write_many(
                 with holding_interrupts():
                     put(outcome)
                     progress.count(failed=isinstance(outcome, Failure))
-                if not told and isinstance(outcome, Result) and outcome.drafter_failure is not None:
-                    told = True
+                if not refusal_told and isinstance(outcome, Result) and outcome.drafter_refusal is not None:
+                    refusal_told = True
+                    say(with_another_prompt(outcome.drafter_refusal))
+                if not lost_told and isinstance(outcome, Result) and outcome.drafter_failure is not None:
+                    lost_told = True
                     say(without_drafter(outcome.drafter_failure))
                 if first is None and isinstance(outcome, Failure):
                     first = outcome

@@ -98,7 +98,7 @@ class ChosenPair:
                     engine = Engine(target, drafter, strict=self.drafting.strict)
                     remember_role(drafter.name, "drafter")
                     return engine
-                except HsdError as error:
+                except Exception as error:  # of its tokenizer, of a library: there is no telling
                     failure = self._tolerated(error)
             return Engine(target, None, strict=self.drafting.strict, drafter_failure=failure)
 
@@ -134,14 +134,14 @@ class ChosenPair:
             return None, None
         try:
             return self.load_drafter(self.drafter), None
-        except HsdError as error:
+        except Exception as error:  # of its files, of a library: there is no telling
             return None, self._tolerated(error)
 
-    def _tolerated(self, error: HsdError) -> str:
+    def _tolerated(self, error: Exception) -> str:
         """Why there is no drafter, if the text can do without."""
         if self.drafting.strict or isinstance(error, UsageError):
             raise error
-        return str(error)
+        return str(error) if isinstance(error, HsdError) else f"{type(error).__name__}: {error}"
 
     def _load_target(self, **placement: Any) -> LoadedModel:
         return self._loaded(self.target, self.models.device, self.models.dtype, self.models.quant, **placement)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hsd_cli.commands.interrupts import holding_interrupts
 from hsd_cli.commands.models import say
-from hsd_cli.errors import EXIT_INTERRUPTED, without_drafter
+from hsd_cli.errors import EXIT_INTERRUPTED, with_another_prompt, without_drafter
 
 if TYPE_CHECKING:
     from hsd_cli.decoding.loop import Commit
@@ -54,6 +54,8 @@ def write_text(
             generation = engine.generate(request)
             if generation.end_of_drafting is not None and not quiet:
                 say(f"the drafter's context holds {generation.end_of_drafting} tokens: no drafting beyond it")
+            if (refusal := generation.statistics.drafter_refusal) is not None and not quiet:
+                say(with_another_prompt(refusal))
             begun = perf_counter()
             display_context = display_for(generation)
         with display_context as display:

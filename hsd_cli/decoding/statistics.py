@@ -11,7 +11,8 @@ class Statistics:
     """Counts of one generation. ``cached_prompt_tokens`` were read with an earlier text and not again.
 
     ``accepted_at[i]``/``drafted_at[i]``: proposals at place ``i`` of their draft. ``iterations_by``: per algorithm.
-    ``drafter_failure``: why the text went on without the drafter, if so.
+    ``drafter_failure``: why the text went on without the drafter, if so. ``drafter_refusal``: why the drafter's
+    template did not take the prompt, if so.
     """
 
     prompt_tokens: int = 0
@@ -25,6 +26,7 @@ class Statistics:
 
     iterations_by: Counter[str] = field(default_factory=Counter)
     drafter_failure: str | None = None
+    drafter_refusal: str | None = None
 
     def count(self, algorithm: str, drafted: int, accepted: int, emitted: int) -> None:
         """Adds one iteration: ``emitted`` tokens came out of it."""

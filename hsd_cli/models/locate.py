@@ -31,6 +31,12 @@ def embedded_folder(name: str) -> Path | None:
     return folder
 
 
+def own_name(name: str) -> str:
+    """What to call a model: a folder by its own name, wherever ``name`` leads to it from."""
+    folder = Path(name).expanduser()
+    return folder.resolve().name or name if not name.startswith(EMBEDDED) and folder.is_dir() else name
+
+
 def embedded_models() -> list[str]:
     """The names of all of them."""
     return sorted(EMBEDDED + path.parent.name for path in EMBEDDED_FOLDER.glob("*/config.json"))

@@ -51,13 +51,17 @@ ERRORS: Documented = {
 
 @dataclass(frozen=True)
 class Service:
-    """What is served. ``base`` has what requests do not say; none gets more than ``most_tokens``."""
+    """What is served. ``base`` has what requests do not say; none gets more than ``most_tokens``.
+
+    ``model`` is what it is called; ``given``, the name that it was loaded by, is understood as well.
+    """
 
     worker: Worker
     model: str
     tokenizer: ModelTokenizer
     base: TextRequest
     most_tokens: int
+    given: str | None = None
 
 
 def create_app(service: Service, key: str | None) -> FastAPI:
@@ -125,7 +129,7 @@ def _card(service: Service) -> dict[str, Any]:
 
 
 def _check_model(service: Service, name: str) -> None:
-    if name != service.model:
+    if name not in (service.model, service.given):
         message = f"there is no model {name!r}; there is {service.model!r}"
         raise ApiError(404, message, param="model", code="model_not_found")
 
@@ -152,6 +156,7 @@ def _texts(service: Service, asked: Asked, chat: bool) -> list[TextRequest]:
         sampling=asked.sampling,
         stops=asked.stops,
         logprobs=asked.likeliest,
+        template_kwargs=asked.template_kwargs,
     )
     return [
         replace(common, prompt=prompt, seed=asked.seed_of(choice))

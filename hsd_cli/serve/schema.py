@@ -6,15 +6,15 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from difflib import get_close_matches
 from json import dumps
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from hsd_cli.batch.records import SEED_BITS, derived_seed
+from hsd_cli.batch.records import derived_seed
 from hsd_cli.decoding.settings import SAMPLING, SamplingSettings
 from hsd_cli.errors import UsageError
-from hsd_cli.vocab.tokenizer import Prompt
+from hsd_cli.vocab.tokenizer import Prompt, continues_reply
 
 DEFAULT_MAX_TOKENS = 16  # of a completion, as with OpenAI
 MOST_TEXTS = 128  # of a request: OpenAI's limit of `n`
@@ -35,13 +35,20 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "audio": (),
     "reasoning_effort": (),
-    "verbosity": (),
+    "verbosity": ("medium",),
     "web_search_options": (),
+    "ignore_eos": (False,),
+    "min_tokens": (0,),
+    "length_penalty": (1,),
+    "use_beam_search": (False,),
+    "skip_special_tokens": (True,),
+    "include_stop_str_in_output": (False,),
+    "stop_token_ids": ([],),
 }
 # What is about accounts, caches and bills, or allows for more than is asked.
 IGNORED = {
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
-    "prediction", "parallel_tool_calls",
+    "prediction", "parallel_tool_calls", "request_id", "cache_prompt",
 }  # fmt: skip
 
 # Lists fail fast: a body has room for a million bad members, and each would be an error to write down.
@@ -51,8 +58,9 @@ StopString = Annotated[str, Field(min_length=1, max_length=1000)]
 
 class Strict(BaseModel):
     """An object without unknown members, of which the first is one error and not each. One that is ``null`` says
-    nothing."""
+    nothing, and neither do those that are ``ignored``, whatever they are."""
 
+    ignored: ClassVar[frozenset[str]] = frozenset()
     model_config = ConfigDict(extra="forbid", strict=True)
 
     @model_validator(mode="before")
@@ -60,7 +68,7 @@ class Strict(BaseModel):
     def _without_null(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        said = {key: value for key, value in given.items() if value is not None}
+        said = {key: value for key, value in given.items() if value is not None and key not in cls.ignored}
         for further in [key for key in said if key not in cls.model_fields][1:]:
             del said[further]
         return said
@@ -79,10 +87,10 @@ class Asked(Strict):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
+    top_k: Annotated[int, Field(ge=-1, lt=1 << 31)] = 0  # -1, as others spell it, is off as well
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     repetition_penalty: Annotated[float, Field(ge=1e-5, le=1e5)] = 1.0
-    seed: Annotated[int, Field(ge=0, lt=1 << SEED_BITS)] | None = None
+    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 64)] | None = None  # -1: as if there were none
     stop: StopString | Annotated[list[StopString], Field(max_length=16)] = []
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
@@ -125,7 +133,14 @@ class Asked(Strict):
 
     def seed_of(self, choice: int) -> int | None:
         """The first text of a prompt is the one that there is with ``n`` = 1."""
-        return self.seed if self.seed is None or choice == 0 else derived_seed(self.seed, choice)
+        if self.seed is None or self.seed == -1:
+            return None
+        return self.seed if choice == 0 else derived_seed(self.seed, choice)
+
+    @property
+    def template_kwargs(self) -> dict[str, Any]:
+        """What the chat template is told."""
+        return {}
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -135,7 +150,7 @@ class Asked(Strict):
     def sampling(self) -> SamplingSettings:
         """Raises ``UsageError``."""
         try:
-            return SamplingSettings(**{name: getattr(self, name) for name in SAMPLING})
+            return SamplingSettings(**{name: getattr(self, name) for name in SAMPLING} | {"top_k": max(0, self.top_k)})
         except UsageError as error:
             raise UsageError(str(error).removeprefix("--")) from None
 
@@ -167,15 +182,22 @@ class CompletionRequest(Asked):
 
 
 class TextPart(Strict):
+    ignored = frozenset({"cache_control", "annotations"})
+
     type: Literal["text"]
     text: str
 
 
 class Message(Strict):
+    """Replies may be sent back with all that came with them; templates see the role and the content."""
+
+    ignored = frozenset({"cache_control", "annotations", "reasoning", "reasoning_content", "reasoning_details"})
+
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Annotated[list[TextPart], Field(fail_fast=True)]
     name: str | None = None
     refusal: None = None
+    tool_calls: Annotated[list[Any], Field(max_length=0)] = []
 
     @property
     def plain(self) -> dict[str, str]:
@@ -189,6 +211,10 @@ class ChatRequest(Asked):
 
     messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    chat_template_kwargs: dict[str, Any] = {}
+    # What a last message decides by itself: a reply that is begun is gone on with, and any other is answered.
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
 
@@ -197,6 +223,23 @@ class ChatRequest(Asked):
         if self.top_logprobs and not self.logprobs:
             raise PydanticCustomError("incomplete", "{name} needs logprobs: true", {"name": "top_logprobs"})
         return self
+
+    @model_validator(mode="after")
+    def _going_on_as_the_last_message_says(self) -> ChatRequest:
+        continues = continues_reply(self.prompts[0])
+        for name, right in (("continue_final_message", continues), ("add_generation_prompt", not continues)):
+            if getattr(self, name) not in (None, right):
+                last = "the assistant's, and gone on with" if continues else "not the assistant's, and answered"
+                raise PydanticCustomError(
+                    "unsupported",
+                    "the last message is {last}; {name} cannot be {other}",
+                    {"last": last, "name": name, "other": str(not right).lower()},
+                )
+        return self
+
+    @property
+    def template_kwargs(self) -> dict[str, Any]:
+        return self.chat_template_kwargs
 
     @property
     def prompts(self) -> list[list[dict[str, str]]]:

@@ -16,7 +16,7 @@ from traceback import print_exception
 from hsd_cli.batch_engine import BatchEngine, Happening, Text
 from hsd_cli.decoding.loop import Commit
 from hsd_cli.engine import Generation, Request
-from hsd_cli.errors import HsdError, without_drafter
+from hsd_cli.errors import HsdError, with_another_prompt, without_drafter
 
 ENDED = "the server is ending"
 Watch = Callable[["Job", Commit | Exception], None]
@@ -92,7 +92,7 @@ class Worker:
         self._seats = 0
         self._changed = Condition()
         self._stopping = False
-        self._drafter_lost = False
+        self._drafter_lost = self._drafter_refused = False
         self._waiting: deque[Job] = deque()
         self._running: dict[Text, Job] = {}
         self._thread = Thread(target=self._run, name="engine", daemon=True)
@@ -203,8 +203,14 @@ class Worker:
         job.put(event)
 
     def _tell_of_drafter(self, text: Text) -> None:
-        """Once, for it stays lost."""
-        failure = text.generation and text.generation.statistics.drafter_failure
+        """Once, for it stays lost, and so does what its template is."""
+        if text.generation is None:
+            return
+        refusal = text.generation.statistics.drafter_refusal
+        if refusal and not self._drafter_refused:
+            self._drafter_refused = True
+            self._tell(with_another_prompt(refusal))
+        failure = text.generation.statistics.drafter_failure
         if failure and not self._drafter_lost:
             self._drafter_lost = True
             self._tell(without_drafter(failure))

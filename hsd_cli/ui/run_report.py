@@ -17,7 +17,8 @@ class RunReport:
     """Everything that is reported of one run. ``seconds``: exclusive per phase, and in ``total``.
 
     ``lookahead=None``: as long as it paid. ``verdict``: that drafting did not pay, if so.
-    ``drafter_failure``: why nothing was drafted any more, if so.
+    ``drafter_failure``: why nothing was drafted any more, if so. ``drafter_refusal``: why the drafter's template did
+    not take the prompt, if so.
     """
 
     text: str
@@ -42,6 +43,7 @@ class RunReport:
     draft: Mapping[str, str | int | None] | None
     verdict: str | None
     drafter_failure: str | None
+    drafter_refusal: str | None
 
     @classmethod
     def of(
@@ -82,6 +84,7 @@ class RunReport:
             draft=None if drafter is None else _described(drafter),
             verdict=None if generation.controller is None else generation.controller.verdict(),
             drafter_failure=statistics.drafter_failure,
+            drafter_refusal=statistics.drafter_refusal,
         )
 
     def json(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -9,6 +10,7 @@ from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hsd_cli.errors import HsdError, UsageError
@@ -30,6 +32,15 @@ if TYPE_CHECKING:
 A_WORD = "a"
 Message = Mapping[str, str]  # "role" (system, user, assistant) and "content", as chat templates take them
 Prompt = str | Sequence[Message]  # a text, or a whole conversation that waits for a reply
+
+
+class TemplateRefusalError(UsageError):
+    """A chat template does not take a conversation."""
+
+
+def continues_reply(prompt: Prompt) -> bool:
+    """Whether the model goes on with a reply that is begun: the last message is the assistant's, and not empty."""
+    return not isinstance(prompt, str) and prompt[-1]["role"] == "assistant" and bool(prompt[-1]["content"].strip())
 
 
 class Rendered(NamedTuple):
@@ -135,16 +146,23 @@ class ModelTokenizer:
         return any(step["type"] in ("Strip", "Metaspace") for step in flatten(decoder, "decoders"))
 
     def render(
-        self, prompt: Prompt, system: str | None = None, chat: bool = False, written: Rendered | None = None
+        self,
+        prompt: Prompt,
+        system: str | None = None,
+        chat: bool = False,
+        written: Rendered | None = None,
+        template_kwargs: Mapping[str, Any] = MappingProxyType({}),
     ) -> Rendered:
         """The prompt with its ids, at least one: raw text with the tokenizer's BOS, or a chat ready for the reply.
+
+        A reply that is begun stays open, see ``continues_reply``. ``template_kwargs`` are variables of the template.
 
         A model without a chat template gets the conversation as plain paragraphs. In messages the names of special
         tokens are plain text; in raw text they are the tokens. Where the text goes on from ``written`` with an added
         token (the usual mark between turns), the ids of ``written`` stay as they are: a model may have written them in
         other tokens than the tokenizer would.
 
-        Raises ``UsageError`` for what the template does not take, and ``NoRowError``.
+        Raises ``TemplateRefusalError`` for what the template does not take, and ``NoRowError``.
         """
         if not chat and isinstance(prompt, str):
             return self._rendered(prompt, Marks((), ()), add_special_tokens=True)
@@ -152,11 +170,17 @@ class ModelTokenizer:
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
         marks = Marks(self._special_tokens, [message["content"] for message in messages])
+        if messages[-1]["role"] == "assistant" and not continues_reply(messages):
+            del messages[-1]  # a reply without a word: it has yet to begin
+        if not messages:
+            raise UsageError("the conversation has no message with text; add one")
         messages = [{**message, "content": marks.put_into(message["content"])} for message in messages]
         if not self.has_chat_template:
             paragraphs = "".join(f"{message['content']}\n\n" for message in messages)
+            if continues_reply(messages):
+                paragraphs = paragraphs.removesuffix("\n\n")
             return self._rendered(paragraphs, marks, add_special_tokens=True)
-        marked = self._chat_text(messages)
+        marked = self._chat_text(messages, template_kwargs)
         text = marks.restored(marked)
         if written is not None and text.startswith(written.text):
             rest = marks.after(marked, len(written.text))
@@ -195,23 +219,44 @@ class ModelTokenizer:
     def _added_tokens(self) -> tuple[str, ...]:
         return tuple(self._tokenizer.get_added_vocab())
 
-    def _chat_text(self, messages: Sequence[Message]) -> str:
-        text = self._from_template([*map(dict, messages)])
+    def _chat_text(self, messages: Sequence[Message], template_kwargs: Mapping[str, Any]) -> str:
         question = messages[-1]["content"].strip()
-        if question in text:
-            return text
+        text, refusal = "", None
+        try:
+            text = self._from_template([*map(dict, messages)], template_kwargs)
+            if question in text:
+                return text
+        except TemplateRefusalError as error:
+            refusal = error
         # Templates for images, too, may read a message in parts only, and make nothing of one that is a text.
         parts = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
-        with suppress(UsageError):
-            in_parts = self._from_template(parts)
-            return in_parts if question in in_parts else text
+        with suppress(TemplateRefusalError):
+            in_parts = self._from_template(parts, template_kwargs)
+            if question in in_parts:
+                return in_parts
+        if refusal is not None:
+            raise refusal
         return text
 
-    def _from_template(self, messages: list[dict[str, Any]]) -> str:
+    def _from_template(self, messages: list[dict[str, Any]], template_kwargs: Mapping[str, Any]) -> str:
+        apply = self._tokenizer.apply_chat_template
+        taken = template_kwargs.keys() & {*inspect.signature(apply).parameters, "messages"}
+        if taken:
+            raise UsageError(f"chat_template_kwargs cannot set {min(taken)!r}; leave it out")
+        continues = messages[-1]["role"] == "assistant"
         try:
-            text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            text = apply(
+                messages,
+                add_generation_prompt=not continues,
+                continue_final_message=continues,
+                tokenize=False,
+                **template_kwargs,
+            )
         except Exception as error:  # templates are programs of the model's author, with errors of their own
-            raise UsageError(f"the chat template of {self._name!r} refuses this conversation: {error}") from error
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise TemplateRefusalError(
+                f"the chat template of {self._name!r} refuses this conversation: {reason}"
+            ) from error
         assert isinstance(text, str)
         return text
 
