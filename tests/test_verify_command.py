@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_report(models: tuple[str, str]) -> None:
 
 def test_the_embedded_pair_passes_in_half_precision_from_the_shell() -> None:
     options = ["-a", "tli", "-n", "16", "--samples", "15", "--dtype", "bfloat16"]
-    result = shell_hsd("verify", "embedded:target", "embedded:drafter", *options, OMP_NUM_THREADS="1")
+    result = shell_hsd("verify", "embedded:target", "embedded:drafter", *options)
     assert (result.code, result.err) == (0, "")
     assert result.out.startswith("embedded:target (bfloat16, cpu) with embedded:drafter, lookahead 4\n")
     assert result.out.splitlines()[-1].startswith("No defect found")
