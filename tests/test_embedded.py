@@ -16,7 +16,7 @@ from hsd_cli.models.locate import EMBEDDED_FOLDER
 from hsd_cli.models.train_embedded import read_corpus
 from hsd_cli.runtime.loading import LoadedModel, load_model
 from hsd_cli.vocab.source import read_vocabulary
-from tests.breadth import breadth
+from tests.breadth import breadth, thorough
 
 TOKENS = 200
 PROMPTS = [text[:300] for text in read_corpus()[1] if len(text) > 2000][:2]
@@ -80,6 +80,7 @@ def test_a_seeded_text_is_the_same_for_every_algorithm_and_as_plain_decoding(see
         assert written(engine(drafter).generate(changed)) == plain
 
 
+@thorough
 def test_the_repetition_penalty_is_generates_own() -> None:
     settings = SamplingSettings(repetition_penalty=1.3)
     folder = EMBEDDED_FOLDER / "target"

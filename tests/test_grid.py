@@ -174,7 +174,9 @@ def test_passes_have_few_sizes() -> None:
 SAMPLED = SamplingSettings(temperature=0.8, top_p=0.95)
 
 
-@pytest.mark.parametrize("algorithm", [*(name for name in ALGORITHMS if name != "sd"), "auto"])
+@pytest.mark.parametrize(
+    "algorithm", breadth([*(name for name in ALGORITHMS if name != "sd"), "auto"], quick=["slrs", "auto"])
+)
 def test_a_text_does_not_depend_on_the_company_it_keeps(
     algorithm: str, recordings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
