@@ -154,7 +154,6 @@ def test_records_and_results_in_parquet_and_behind_urls_several_at_a_time(
     assert outcomes(written) == {f"r{number}": alone[f"r{number}"] for number in range(4)}
 
 
-@thorough
 def test_a_pair_that_a_worker_cannot_load_is_one_line(nodes: Nodes, tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n')
     missing = str(tmp_path / "missing")
@@ -165,6 +164,7 @@ def test_a_pair_that_a_worker_cannot_load_is_one_line(nodes: Nodes, tmp_path: Pa
     assert done.err.count("\n") == 1
 
 
+@thorough
 def test_a_record_that_every_worker_dies_of_fails_alone(nodes: Nodes, model: str) -> None:
     from hsd_cli.cluster.texts import write_texts_on
 
