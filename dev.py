@@ -2,9 +2,9 @@
 """Set-up in one command, with nothing but Python: ``python3 dev.py demo | test | check | coverage | audit``.
 
 Each makes the environment in ``.venv`` if it is not there or out of date. ``demo`` runs the main job on the embedded
-models, ``test`` runs the tests, ``check`` runs the linter and the type checker, ``coverage`` says which lines of
-decoding, drafting and vocab their own tests miss, and fails below 90 %, ``audit`` asks the network for known weaknesses
-of the packages.
+models, ``test`` runs the quick tests and ``test --all`` all of them, ``check`` runs the linter and the type checker,
+``coverage`` says which lines of decoding, drafting and vocab their own tests miss, and fails below 90 %, ``audit`` asks
+the network for known weaknesses of the packages.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ PROGRAMS = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
 STAMP = ENVIRONMENT / "installed"
 
 PROMPT = 'class Stack:\n    """A last-in, first-out collection."""\n\n    def __init__(self'
+OPTIONS = sys.argv[2:]
+SELECTED = [each for each in OPTIONS if each != "--all"] if "--all" in OPTIONS else ["-m", "not thorough", *OPTIONS]
 # Of the layers that pyproject.toml names for coverage, without what takes minutes.
 CORE_TESTS = [
     *("verification", "sampling", "text_stream", "losslessness", "parallel"),
@@ -30,7 +32,7 @@ CORE_TESTS = [
 ]
 JOBS = {
     "demo": [["hsd", "generate", "-n", "120", PROMPT]],
-    "test": [["python", "-m", "pytest", "-n", "auto", *sys.argv[2:]]],
+    "test": [["python", "-m", "pytest", "-n", "logical", "--dist", "worksteal", *SELECTED]],
     "check": [
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],

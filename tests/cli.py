@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from string import ascii_lowercase
@@ -16,10 +17,14 @@ from unittest.mock import patch
 
 import pytest
 import torch
+import typer.main
 from tokenizers import Tokenizer, decoders, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hsd_cli.app import main
+
+# Making the commands from their functions takes longer than running most of them.
+typer.main.get_command = cache(typer.main.get_command)
 
 COMMAND = [sys.executable, "-m", "hsd_cli"]
 LETTERS = [*ascii_lowercase, "\n"]
@@ -44,6 +49,8 @@ def hsd(*args: object, stdin: bytes = b"") -> Result:
         pytest.raises(SystemExit) as leaving,
     ):
         main()
+    if "--pair" in args:  # which changes the command, as it may in a process of its own
+        typer.main.get_command.cache_clear()
     assert isinstance(leaving.value.code, int)
     return Result(leaving.value.code, out.getvalue(), err.getvalue())
 

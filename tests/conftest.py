@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 settings.register_profile("hsd", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("hsd")
 
-# Tiny tensors: threads only get in each other's way.
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="session")
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:

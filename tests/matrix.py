@@ -222,5 +222,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # tiny tensors, as in the tests
     PAGE.write_text(page(), encoding="utf-8")

@@ -185,7 +185,7 @@ def copy_package(folder: Path) -> None:
 
 def pytest_status(folder: Path, tests: Sequence[str]) -> int:
     command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True).returncode
 
 

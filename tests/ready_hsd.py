@@ -58,14 +58,11 @@ class ReadyHsd:
 
 
 def serve(address: str) -> None:
-    import torch
-
     import hsd_cli.bench.lossless.check
     import hsd_cli.bench.measure_plan
     import hsd_cli.engine
     import hsd_cli.runtime.loading  # noqa: F401
 
-    torch.set_num_threads(1)  # no threads that a fork would lose
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
         listening.listen()

@@ -20,7 +20,7 @@ from tests.cli import COMMAND
 from tests.forks import Fork
 
 FOREIGN = ("HSD_", "HF_", "PYTEST")  # of the caller's variables
-OURS = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+OURS = {"HF_HUB_OFFLINE": "1"}
 LIMIT = 60.0  # seconds until waiting is given up
 
 

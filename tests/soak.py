@@ -134,8 +134,7 @@ def run(process: subprocess.Popen[bytes], texts: Iterator[tuple[int, float]], wa
 def main() -> None:
     wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
     with tempfile.TemporaryDirectory() as folder:
-        # One thread: threads that wait for each other take the processor's time.
-        os.environ |= {"HSD_HISTORY": folder, "OMP_NUM_THREADS": "1"}
+        os.environ["HSD_HISTORY"] = folder
         print("chat")
         chat = started("chat", read="stderr")
         sound = run(chat, answers(chat), wanted)

@@ -12,6 +12,7 @@ import pytest
 
 from hsd_cli import __version__
 from hsd_cli.commands import generate
+from tests.breadth import breadth
 from tests.cli import COMMAND, hsd, shell_hsd
 
 LIGHT = [
@@ -149,14 +150,22 @@ def test_a_closed_standard_output_is_one_line() -> None:
 @pytest.mark.parametrize("buffering", ["", "1"], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize(
     "arguments",
-    ["--version", "--help", "vocab-diff embedded:target embedded:drafter", "generate -n 3 x", "generate -n 3 --json x"],
+    breadth(
+        [
+            "--version",
+            "--help",
+            "vocab-diff embedded:target embedded:drafter",
+            "generate -n 3 -q x",
+            "generate -n 3 -q --json x",
+        ],
+        quick=["--version", "--help"],
+    ),
 )
 def test_a_full_disk_is_one_line(arguments: str, buffering: str) -> None:
     environment = os.environ | {"PYTHONUNBUFFERED": buffering}
-    options = ["-q"] if arguments.startswith("generate") else []
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            [*COMMAND, *arguments.split(), *options],
+            [*COMMAND, *arguments.split()],
             stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, env=environment, check=False,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, b"hsd: cannot write standard output: No space left on device\n")

@@ -19,6 +19,7 @@ from tests.architectures import (
     RESCALED_FROM,
     random_model,
 )
+from tests.breadth import breadth, thorough
 from tests.matrix import (
     EXACT,
     FEWER,
@@ -52,7 +53,11 @@ def test_text_equals_generates_and_ends_where_the_positions_would_be_rescaled(
     assert text == reference(architecture)[: RESCALED_FROM - len(PROMPT)]
 
 
-@pytest.mark.parametrize("architecture", EXACT)
+# Of each way to attend, to place tokens, to mix experts, to keep a state, and to see images.
+FAMILIES = ["llama", "gemma3", "bloom", "deepseek v3", "gpt-oss", "mamba 2", "jamba", "qwen3.5", "qwen2.5-vl"]
+
+
+@pytest.mark.parametrize("architecture", breadth(EXACT, quick=FAMILIES))
 def test_text_drafts_and_rollback_are_exact(architecture: str) -> None:
     assert len(set(reference(architecture))) > 5  # a text that goes on by itself would prove little
     found = finding(architecture)
@@ -79,6 +84,7 @@ def test_models_that_cannot_be_verified_are_refused_before_they_read_a_prompt(ar
         CachedModel(target_model(architecture), capacity=8)
 
 
+@thorough
 def test_the_page_of_models_says_what_is_found() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "python -m tests.matrix writes it anew"
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from random import Random
 from time import sleep
 
-from hsd_cli.app import main
-from tests.cli import checkpoint, hsd
+import pytest
 
-KILLS = 50
-RECORDS = 400
+from hsd_cli.app import main
+from tests.breadth import breadth
+from tests.cli import checkpoint, hsd
 
 
 def begun(arguments: list[str]) -> int:
@@ -35,15 +35,16 @@ def begun(arguments: list[str]) -> int:
     return child
 
 
-def test_fifty_kills_lose_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kills", "records"), breadth([(5, 120), (50, 400)], quick=[(5, 120)]))
+def test_kills_lose_nothing(kills: int, records: int, tmp_path: Path) -> None:
     model = checkpoint(tmp_path / "model", sharpness=3)
     source, output, whole = (tmp_path / name for name in ("in.jsonl", "out.jsonl", "whole.jsonl"))
-    source.write_text("".join(json.dumps({"id": f"r{n}", "prompt": "ab"[n % 2]}) + "\n" for n in range(RECORDS)))
+    source.write_text("".join(json.dumps({"id": f"r{n}", "prompt": "ab"[n % 2]}) + "\n" for n in range(records)))
     arguments = ["generate", "-q", "-t", model, "-a", "lookup", "-n", "24", "--temperature", "1", "--seed", "7"]
     arguments += ["-i", str(source), "-o"]
     assert hsd(*arguments, whole).code == 0
     random, killed = Random(0), 0
-    for _ in range(KILLS):
+    for _ in range(kills):
         before = output.stat().st_size if output.exists() else 0
         more = random.choice([0, 1, 1500])  # while it starts, at its first result, some results later
         child = begun([*arguments, str(output)])
@@ -54,11 +55,11 @@ def test_fifty_kills_lose_nothing(tmp_path: Path) -> None:
         sleep(random.uniform(0, 0.02 if more else 0.2))
         os.kill(child, signal.SIGKILL)
         killed += os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    assert killed == KILLS
+    assert killed == kills
     assert hsd(*arguments, output).code == 0
     texts = [
         {each["id"]: each["text"] for each in map(json.loads, path.read_text().splitlines())}
         for path in (output, whole)
     ]
     assert texts[0] == texts[1]
-    assert len(output.read_text().splitlines()) == RECORDS
+    assert len(output.read_text().splitlines()) == records

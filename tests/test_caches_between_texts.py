@@ -21,6 +21,7 @@ from hsd_cli.runtime.cache import RollbackLayer
 from hsd_cli.runtime.loading import LoadedModel, load_model
 from hsd_cli.runtime.model import CachedModel
 from hsd_cli.vocab.tokenizer import Rendered
+from tests.breadth import breadth
 from tests.cli import LETTERS, PAIRS, checkpoint
 
 EVERY_ALGORITHM = [*(name for name in ALGORITHMS if name != "sd"), "auto"]
@@ -56,7 +57,10 @@ def requests(algorithm: str, settings: SamplingSettings) -> list[Request]:
     return [Request(each, algorithm=algorithm, max_new_tokens=24, sampling=settings, seed=1) for each in prompts]
 
 
-@pytest.fixture(scope="module", params=[SamplingSettings(), SamplingSettings(1.0)], ids=["greedy", "sampled"])
+GREEDY, SAMPLED = SamplingSettings(), SamplingSettings(1.0)
+
+
+@pytest.fixture(scope="module", params=breadth([GREEDY, SAMPLED], quick=[SAMPLED]), ids=["greedy", "sampled"])
 def settings(request: pytest.FixtureRequest) -> SamplingSettings:
     return request.param  # type: ignore[no-any-return]
 

@@ -21,6 +21,7 @@ from hsd_cli.runtime.model import CachedModel
 from hsd_cli.runtime.seats import SeatCache, SharedMemory
 from hsd_cli.runtime.static import SIZES
 from tests.architectures import CONFIGS, random_model
+from tests.breadth import breadth
 from tests.cli import hsd
 from tests.test_dense import DENSE
 
@@ -77,7 +78,9 @@ def settled(compilation: Compilation, graphs: Graphs | None = None) -> bool:
     return compilation.decoder(eager, Graphs(run_again), 1, 1) is not eager
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "phi 4", "gemma3", "granite", "olmo 2"])
+@pytest.mark.parametrize(
+    "name", breadth(["llama", "qwen3", "phi 4", "gemma3", "granite", "olmo 2"], quick=["llama", "gemma3"])
+)
 def test_there_are_four_compilations_whatever_the_layers_and_the_number_of_tokens(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ from hsd_cli.planner.costs import Costs
 from hsd_cli.planner.experience import Experience
 from hsd_cli.planner.pace import Calibration, Pace
 from hsd_cli.runtime.clock import PhaseClock
+from tests.breadth import breadth
 from tests.tiny import TableModel, vocabulary
 
 VOCABULARY = vocabulary([chr(ord("a") + index) for index in range(24)])
@@ -173,7 +174,7 @@ def test_where_drafting_does_not_pay_it_costs_next_to_nothing(name: str, time: T
     assert 0.97 * mean_seconds(CASES[name], time, "auto", LONGEST) <= TOKENS  # plain decoding: a second per token
 
 
-@pytest.mark.parametrize("name", ["a good drafter", "a fair drafter", "greedy"])
+@pytest.mark.parametrize("name", breadth(["a good drafter", "a fair drafter", "greedy"], quick=["a good drafter"]))
 def test_where_drafting_pays_auto_is_close_to_the_best_algorithm_and_lookahead(name: str, time: Time) -> None:
     case = CASES[name]
     best = min(mean_seconds(case, time, maker, lookahead) for maker in _makers(case) for lookahead in (1, 2, 4, 8))

@@ -16,6 +16,7 @@ from hsd_cli.models.locate import EMBEDDED_FOLDER
 from hsd_cli.models.train_embedded import read_corpus
 from hsd_cli.runtime.loading import LoadedModel, load_model
 from hsd_cli.vocab.source import read_vocabulary
+from tests.breadth import breadth, thorough
 
 TOKENS = 200
 PROMPTS = [text[:300] for text in read_corpus()[1] if len(text) > 2000][:2]
@@ -57,7 +58,7 @@ def reference(prompt: str) -> list[int]:
     return ids[0, inputs["input_ids"].shape[1] :].tolist()
 
 
-@pytest.mark.parametrize("lookahead", [1, 4, 11])
+@pytest.mark.parametrize("lookahead", breadth([1, 4, 11], quick=[4]))
 @pytest.mark.parametrize(("algorithm", "drafter"), PAIRS)
 def test_greedy_text_equals_generate(algorithm: str, drafter: str | None, lookahead: int) -> None:
     prompt = PROMPTS[lookahead % 2]
@@ -70,7 +71,7 @@ def test_plain_text_equals_generate(prompt: str) -> None:
     assert written(engine(None).generate(Request(prompt, algorithm="ar", max_new_tokens=TOKENS))) == reference(prompt)
 
 
-@pytest.mark.parametrize(("seed", "lookahead"), [(0, 2), (1, 5), (2, 3)])
+@pytest.mark.parametrize(("seed", "lookahead"), breadth([(0, 2), (1, 5), (2, 3)], quick=[(1, 5)]))
 def test_a_seeded_text_is_the_same_for_every_algorithm_and_as_plain_decoding(seed: int, lookahead: int) -> None:
     request = Request(PROMPTS[0], sampling=SamplingSettings(temperature=0.8, top_p=0.95), seed=seed, max_new_tokens=60)
     plain = written(engine(None).generate(replace(request, algorithm="ar")))
@@ -79,6 +80,7 @@ def test_a_seeded_text_is_the_same_for_every_algorithm_and_as_plain_decoding(see
         assert written(engine(drafter).generate(changed)) == plain
 
 
+@thorough
 def test_the_repetition_penalty_is_generates_own() -> None:
     settings = SamplingSettings(repetition_penalty=1.3)
     folder = EMBEDDED_FOLDER / "target"

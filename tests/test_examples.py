@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from hsd_cli.app import app
+from tests.breadth import breadth
 from tests.cli import PAIRS, checkpoint
 from tests.hub import Hub, Repository
 from tests.ready_hsd import ReadyHsd
@@ -48,11 +49,8 @@ def commands(command: object, name: str) -> Iterator[tuple[str, str]]:
 
 COMMANDS = dict(commands(typer.main.get_command(app), "hsd"))
 # In the last paragraphs of the help: a line, in marks, and maybe a word about it.
-EXAMPLES = {
-    line
-    for text in COMMANDS.values()
-    for line in re.findall(r"^`([^`]+)`", text.partition("**Examples**")[2], re.MULTILINE)
-}
+EXAMPLES = [re.findall(r"^`([^`]+)`", text.partition("**Examples**")[2], re.MULTILINE) for text in COMMANDS.values()]
+FIRST = [lines[0] for lines in EXAMPLES if lines]
 
 
 # What somebody types, for those that ask on a terminal.
@@ -105,7 +103,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             yield Place(home, prepared, environment)
 
 
-@pytest.mark.parametrize("line", sorted(EXAMPLES), ids=str)
+@pytest.mark.parametrize("line", breadth(sorted(set(chain(*EXAMPLES))), quick=FIRST), ids=str)
 def test_the_example_runs(line: str, place: Place) -> None:
     for program in ("jq", "git"):
         if re.search(rf"\b{program}\b", line) and shutil.which(program) is None:

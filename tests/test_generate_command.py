@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,7 @@ from hsd_cli.errors import HsdError
 from hsd_cli.runtime.loading import load_model
 from hsd_cli.vocab.tokenizer import ModelTokenizer
 from tests.cli import LETTERS, Result, checkpoint, hsd, shell_hsd, started_hsd
-from tests.forks import PipedFork
+from tests.forks import PipedFork, forked_hsd
 from tests.terminal import HsdTerminal
 
 DRAFTING = [name for name in ALGORITHMS if name != "ar"]
@@ -548,7 +549,10 @@ def test_control_characters_reach_pipes_as_they_are_and_terminals_only_escaped(u
 
 
 def test_an_encoding_without_the_letters_costs_these_letters_only(unruly: str) -> None:
-    result = shell_hsd("generate", "-q", "-t", unruly, "-n", "2", "\x9b", PYTHONIOENCODING="ascii")
+    def narrow() -> None:
+        sys.stdout.reconfigure(encoding="ascii")
+
+    result = forked_hsd("generate", "-q", "-t", unruly, "-n", 2, "\x9b", prepare=narrow)
     assert result == (0, "?b", "")
 
 
@@ -573,7 +577,7 @@ def test_a_downloaded_model_runs_without_the_hub(letters: str, tmp_path: Path) -
 
 
 def test_without_a_target_the_embedded_pair_runs_and_that_is_said() -> None:
-    result = shell_hsd("generate", "-n", "8", stdin=b"def f(x):")
+    result = hsd("generate", "-n", 8, stdin=b"def f(x):")
     assert result.code == 0
     notice, statistics = result.err.splitlines()
     assert notice == "hsd: no --target given: using embedded:target with embedded:drafter"

@@ -18,6 +18,7 @@ from hsd_cli.runtime.grid import GridReader, bucket_of_tokens
 from hsd_cli.runtime.loading import load_model
 from hsd_cli.runtime.seats import SeatCache, SharedMemory
 from tests.architectures import random_model
+from tests.breadth import breadth
 from tests.recording import record
 from tests.test_batch_engine import PROMPTS, alone, together
 from tests.test_dense import DENSE, EXPERTS
@@ -74,7 +75,11 @@ class Company:
 
 
 @pytest.mark.parametrize(
-    ("name", "recording"), [*((name, True) for name in DENSE), *((name, False) for name in DENSE | EXPERTS)]
+    ("name", "recording"),
+    breadth(
+        [*((name, True) for name in DENSE), *((name, False) for name in DENSE | EXPERTS)],
+        quick=[("llama", True), ("gemma3", True), ("gemma3", False), (next(iter(EXPERTS)), False)],
+    ),
 )
 @torch.inference_mode()
 def test_the_numbers_are_each_texts_own(name: str, recording: bool) -> None:
@@ -169,7 +174,9 @@ def test_passes_have_few_sizes() -> None:
 SAMPLED = SamplingSettings(temperature=0.8, top_p=0.95)
 
 
-@pytest.mark.parametrize("algorithm", [*(name for name in ALGORITHMS if name != "sd"), "auto"])
+@pytest.mark.parametrize(
+    "algorithm", breadth([*(name for name in ALGORITHMS if name != "sd"), "auto"], quick=["slrs", "auto"])
+)
 def test_a_text_does_not_depend_on_the_company_it_keeps(
     algorithm: str, recordings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

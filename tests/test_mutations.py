@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.breadth import thorough
 from tests.mutations import MUTATIONS, Mutation, outcome
 
 QUICK = [m for m in MUTATIONS if m.name in {"every proposal is accepted", "slrs: not renormalised"}]
@@ -19,6 +20,7 @@ def test_names_are_unique() -> None:
     assert len({mutation.name for mutation in MUTATIONS}) == len(MUTATIONS)
 
 
+@thorough
 @pytest.mark.parametrize("mutation", QUICK, ids=lambda mutation: mutation.name)
 def test_a_broken_verifier_or_psi_is_noticed(mutation: Mutation) -> None:
     assert outcome(mutation) == "killed"

@@ -27,6 +27,7 @@ from hsd_cli.drafting.registry import ALGORITHMS, Pair, Side
 from hsd_cli.runtime.clock import PhaseClock
 from hsd_cli.runtime.model import LanguageModel
 from hsd_cli.runtime.replicas import Replicas
+from tests.breadth import breadth
 from tests.enumeration import EnumeratedRandomness, law
 from tests.laws import SETTINGS, TinyPair, exact_law, tiny_pair, token_ids
 from tests.test_losslessness import HETEROGENEOUS, ForgetsTheResidual, fit, largest_difference
@@ -219,7 +220,7 @@ def test_these_tests_catch_wrong_verifiers(wrong: type[Rejection]) -> None:
 
 
 @pytest.mark.parametrize("name", ["temperature 0.7, top-p 0.9", "repetition penalty"])
-@pytest.mark.parametrize("algorithm", DRAFTING)
+@pytest.mark.parametrize("algorithm", breadth(DRAFTING, quick=["tli"]))
 def test_long_samples_follow_the_targets_law(algorithm: str, name: str) -> None:
     pair, settings = tiny_pair("heterogeneous", order=1), SETTINGS[name]
     rule = Rejection(Randomness(torch.Generator().manual_seed(11)))

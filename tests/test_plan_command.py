@@ -17,6 +17,7 @@ from hsd_cli.errors import UsageError
 from hsd_cli.models.locate import embedded_models
 from hsd_cli.planner.candidates import local_drafters
 from hsd_cli.planner.speedup import RelativeCosts, speed_up
+from tests.breadth import thorough
 from tests.cli import PAIRS, checkpoint, hsd, shell_hsd
 
 EMBEDDED = ("embedded:target", "embedded:drafter")
@@ -202,6 +203,7 @@ def test_one_shared_vocabulary_is_measured_with_sd(pair: tuple[str, str], tmp_pa
     assert "sd" in drafter["measured"]["sampled"]
 
 
+@thorough
 def test_the_embedded_pair_is_measured_from_the_shell(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": "class Stack:\n    def __init__(self"}) + "\n")

@@ -20,6 +20,7 @@ from hsd_cli.cluster.joining import SURROUNDINGS, Workers, join, workers
 from hsd_cli.engine import Engine, Request
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.loading import load_model
+from tests.breadth import thorough
 from tests.cli import checkpoint, hsd, started_hsd
 
 ray = pytest.importorskip("ray")
@@ -111,6 +112,7 @@ def kill_a_worker() -> None:
     raise AssertionError("there is no worker")
 
 
+@thorough
 def test_driver_worker_and_node_are_killed_and_every_record_comes_out_once_as_from_one_process(
     nodes: Nodes, model: str, source: Path, alone: dict[Any, Any], tmp_path: Path
 ) -> None:
@@ -162,6 +164,7 @@ def test_a_pair_that_a_worker_cannot_load_is_one_line(nodes: Nodes, tmp_path: Pa
     assert done.err.count("\n") == 1
 
 
+@thorough
 def test_a_record_that_every_worker_dies_of_fails_alone(nodes: Nodes, model: str) -> None:
     from hsd_cli.cluster.texts import write_texts_on
 
@@ -184,6 +187,7 @@ def test_a_record_that_every_worker_dies_of_fails_alone(nodes: Nodes, model: str
     assert told == {1: False, 2: "3 workers died while they wrote it", 3: False}
 
 
+@thorough
 def test_a_worker_has_as_much_of_its_node_as_it_has_of_the_processors(nodes: Nodes) -> None:
     from hsd_cli.cluster.worker import share_of_node
 

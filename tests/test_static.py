@@ -18,6 +18,7 @@ from hsd_cli.runtime.loading import LoadedModel, load_model
 from hsd_cli.runtime.model import CachedModel
 from hsd_cli.runtime.static import SIZES, bucket_for
 from tests.architectures import random_model
+from tests.breadth import breadth
 from tests.test_dense import DENSE
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -61,7 +62,7 @@ class Reading:
         torch.testing.assert_close(found, self._model(input_ids=text).logits[0, -keep:], atol=2e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize("name", breadth(DENSE, quick=["llama", "gemma3"]))
 def test_the_numbers_are_the_librarys_at_any_length_after_rollbacks_and_when_the_cache_has_moved(
     name: str, recordings: list[str]
 ) -> None:
@@ -158,7 +159,7 @@ def eager_texts() -> list[list[int]]:
     return texts("ar")
 
 
-@pytest.mark.parametrize("algorithm", ALL)
+@pytest.mark.parametrize("algorithm", breadth(ALL, quick=["slem", "tli"]))
 def test_texts_are_the_same(algorithm: str, eager_texts: list[list[int]], recordings: list[str]) -> None:
     assert texts(algorithm) == eager_texts
     assert "_pass" in recordings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from hsd_cli.runtime.following import LeadingModel
 from hsd_cli.runtime.loading import load_model
 from hsd_cli.runtime.quantization import weight_bytes
 from hsd_cli.runtime.ranks import Ranks, Step
+from tests.breadth import thorough
 from tests.cli import hsd
 
 PAIR = ["-t", "embedded:twin", "-d", "embedded:drafter"]  # of two vocabularies; the twin's heads can be halved
@@ -42,7 +42,6 @@ def started(*arguments: object) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
 
 
@@ -65,6 +64,7 @@ def test_texts_are_those_of_one_process(tmp_path: Path) -> None:
         assert (line["id"], line["text"]) == (expected["id"], expected["text"])
 
 
+@thorough
 def test_when_a_process_is_killed_the_others_end_too() -> None:
     run = started(*PAIR, "-n", 1500, "import os")
     assert run.stdout is not None
@@ -77,6 +77,7 @@ def test_when_a_process_is_killed_the_others_end_too() -> None:
     assert set(ours(err)) <= {"hsd: another process of --tensor-parallel has ended, or does not answer"}
 
 
+@thorough
 def test_what_cannot_be_loaded_is_said_once() -> None:
     run = started("-t", "embedded:target", "x")
     _, err = run.communicate(timeout=240)

@@ -20,10 +20,14 @@ from hsd_cli.errors import UsageError
 from hsd_cli.vocab.overlap import overlap
 from hsd_cli.vocab.segmentation import segment
 from hsd_cli.vocab.vocabulary import Vocabulary
+from tests.breadth import breadth
 from tests.tokenizer_families import EVERY_FAMILY, LETTERS, SPACE_MARK, describe, vocabulary, vocabulary_of
 from tests.tokenizer_pairs import PAGE, SHOWN, row, write
 
 PAIRS = [(target, drafter) for target in EVERY_FAMILY for drafter in EVERY_FAMILY]
+FAMILIES = list(EVERY_FAMILY)
+# Each family as target, as drafter, and with itself.
+COVERING = [*zip(FAMILIES, FAMILIES[5:] + FAMILIES[:5], strict=True), *zip(FAMILIES, FAMILIES, strict=True)]
 MARK = SPACE_MARK.encode()
 REMEDY = "run python -m tests.tokenizer_pairs"
 EXAMPLES = 2  # of texts for each of the many pairs
@@ -79,7 +83,7 @@ def some_script(target: str, chance: random.Random) -> list[int]:
     return [*vocabulary.encode(b" the"), *ids, *vocabulary.encode(b" cat")][:SCRIPT]
 
 
-@pytest.mark.parametrize(("target", "drafter"), PAIRS)
+@pytest.mark.parametrize(("target", "drafter"), breadth(PAIRS, quick=COVERING))
 def test_every_algorithm_writes_what_plain_decoding_writes(target: str, drafter: str) -> None:
     chance = random.Random(f"{target} {drafter}")
     script, seed = some_script(target, chance), chance.randrange(100)
@@ -224,7 +228,7 @@ def test_a_drafter_of_few_characters_bears_any_text(
 LINE = 100_000
 
 
-@pytest.mark.parametrize("family", EVERY_FAMILY)
+@pytest.mark.parametrize("family", breadth(EVERY_FAMILY, quick=["byte-level BPE", "WordPiece"]))
 def test_the_work_for_a_long_line_grows_with_its_length_alone(family: str) -> None:
     """A line of 100 kB without a space, and one of words: as target and as drafter, piece by piece."""
     of, to = vocabulary_of(family), vocabulary_of("byte-level BPE")

@@ -15,6 +15,7 @@ import torch
 from hsd_cli.decoding.verification import Coupled, Rejection, Verdict
 from hsd_cli.drafting import registry
 from hsd_cli.drafting.protocol import Draft, Drafter
+from tests.breadth import thorough
 from tests.cli import LETTERS, PAIRS, Result, checkpoint, hsd, shell_hsd
 
 QUICK = ["-n", 12, "--samples", 150]
@@ -115,9 +116,10 @@ def test_the_same_seed_gives_the_same_report(models: tuple[str, str]) -> None:
     assert report(*arguments, "--seed", 1)["laws"] != first["laws"]
 
 
+@thorough
 def test_the_embedded_pair_passes_in_half_precision_from_the_shell() -> None:
     options = ["-a", "tli", "-n", "16", "--samples", "15", "--dtype", "bfloat16"]
-    result = shell_hsd("verify", "embedded:target", "embedded:drafter", *options, OMP_NUM_THREADS="1")
+    result = shell_hsd("verify", "embedded:target", "embedded:drafter", *options)
     assert (result.code, result.err) == (0, "")
     assert result.out.startswith("embedded:target (bfloat16, cpu) with embedded:drafter, lookahead 4\n")
     assert result.out.splitlines()[-1].startswith("No defect found")
