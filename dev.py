@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Set-up in one command, with nothing but Python: ``python3 dev.py demo | test | check | coverage | audit``.
 
-Each makes the environment in ``.venv`` if it is not there or out of date. ``demo`` runs the main job on the embedded
-models, ``test`` runs the quick tests and ``test --all`` all of them, ``check`` runs the linter and the type checker,
-``coverage`` says which lines of decoding, drafting and vocab their own tests miss, and fails below 90 %, ``audit`` asks
-the network for known weaknesses of the packages.
+Each makes the environment in ``.venv`` if it is not there or out of date. ``demo`` writes a text with the embedded
+models and says how many times plain decoding that was, ``test`` runs the quick tests and ``test --all`` all of them,
+``check`` runs the linter and the type checker, ``coverage`` says which lines of decoding, drafting and vocab their own
+tests miss, and fails below 90 %, ``audit`` asks the network for known weaknesses of the packages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ ENVIRONMENT = ROOT / ".venv"
 PROGRAMS = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
 STAMP = ENVIRONMENT / "installed"
 
-PROMPT = 'class Stack:\n    """A last-in, first-out collection."""\n\n    def __init__(self'
 OPTIONS = sys.argv[2:]
 SELECTED = [each for each in OPTIONS if each != "--all"] if "--all" in OPTIONS else ["-m", "not thorough", *OPTIONS]
 # Of the layers that pyproject.toml names for coverage, without what takes minutes.
@@ -31,7 +30,7 @@ CORE_TESTS = [
     *("token_bytes", "overlap", "special_token_names", "vocab_diff"),
 ]
 JOBS = {
-    "demo": [["hsd", "generate", "-n", "120", PROMPT]],
+    "demo": [["python", "-m", "hsd_cli.bench.demo"]],
     "test": [["python", "-m", "pytest", "-n", "logical", "--dist", "worksteal", *SELECTED]],
     "check": [
         ["ruff", "check", "."],
@@ -58,7 +57,8 @@ def install() -> None:
         return
     print("setting up .venv (PyTorch is large: this can take minutes)", file=sys.stderr)
     venv.create(ENVIRONMENT, with_pip=True)
-    pip = [str(PROGRAMS / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    # Twice quiet: errors alone. pip warns of each place of an index that lacks a package, once per package.
+    pip = [str(PROGRAMS / "python"), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     subprocess.run([*pip, "--constraint", "constraints.txt", "--editable", ".[dev]"], cwd=ROOT, check=True)
     STAMP.write_text(wanted)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hsd_cli.bench import demo
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.engine import Engine, Generation, Request
 from hsd_cli.models.locate import EMBEDDED_FOLDER
@@ -143,7 +145,7 @@ def test_a_drafter_with_a_short_context_stops_drafting_and_the_text_goes_on() ->
 
 def test_the_models_are_small_and_of_different_families() -> None:
     files = [path for path in EMBEDDED_FOLDER.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 25_000_000
+    assert sum(path.stat().st_size for path in files) <= 18_000_000
     read = {name: model(name).bytes_per_token for name in ("target", "drafter", "speller", "twin")}
     assert 12e6 < read["target"] < 32e6
     assert all(read["target"] / read[name] >= 5 for name in ("drafter", "speller", "twin"))
@@ -156,7 +158,11 @@ def test_the_models_are_small_and_of_different_families() -> None:
 
 def test_the_training_is_on_record() -> None:
     record = json.loads((EMBEDDED_FOLDER / "training.json").read_text())
-    assert record["licence"] == "PSF-2.0"
+    licences = {text["licence"] for text in record["texts"].values()}
+    assert licences <= {"PSF-2.0", "MIT", "BSD-3-Clause", "BSD License", "Apache-2.0"}
+    assert all(text["version"] for text in record["texts"].values())
+    # Apache-2.0 asks for the lines of a NOTICE alone.
+    assert all(text["copyright"] or text["licence"] == "Apache-2.0" for text in record["texts"].values())
     for name in ("target", "drafter", "speller", "twin"):
         assert record[name]["held_out_nats_per_token"] > 0
 
@@ -168,3 +174,24 @@ def test_plain_passes_can_be_asked_for_first() -> None:
     drafted = [commit.drafted for commit in generation.commits]
     assert drafted[:3] == [0, 0, 0]
     assert any(drafted[3:])
+
+
+def test_the_demo_writes_a_text_that_the_drafter_speeds_up(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "REPEATS", 1)
+    demo.main()
+    out = capsys.readouterr().out
+    text, drafts, times = out.rstrip("\n").split("\nhsd: ")
+    assert text.startswith(demo.PROMPT)
+    assert "embedded:drafter" in drafts
+    assert re.fullmatch(r"\d+\.\d times plain decoding: \d+ tokens/s against \d+, the same text, .*", times)
+
+
+def test_the_text_of_the_demo_does_not_repeat_itself() -> None:
+    tokens = written(engine(None).generate(demo.PLAIN))
+    runs = {tuple(tokens[at : at + 8]) for at in range(len(tokens) - 7)}
+    assert len(runs) > 0.8 * (len(tokens) - 7)
+    generation = engine("drafter").generate(replace(demo.DRAFTED, algorithm="slem", lookahead=3))
+    assert written(generation) == tokens
+    assert len(tokens) / generation.statistics.iterations > 2
