@@ -157,13 +157,15 @@ def bench(
         plan = Plan(texts, settings, wanted, draft_length, tokens, repeats)
         report, interrupted = _measured(Bench(engine, plan, peers), quiet)
         if report.comparisons:
-            print_bench(report)  # first: a file that cannot be written must not cost what took minutes
-            if json_output is not None:
-                json_output.replace(report.json())
-            if html_output is not None:
-                from hsd_cli.ui.bench_page import render_page
+            try:  # neither a closed terminal nor a file that cannot be written may cost what took minutes
+                print_bench(report)
+            finally:
+                if json_output is not None:
+                    json_output.replace(report.json())
+                if html_output is not None:
+                    from hsd_cli.ui.bench_page import render_page
 
-                html_output.replace(render_page(report))
+                    html_output.replace(render_page(report))
         if interrupted:
             raise typer.Exit(interrupted)
 
