@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from copy import copy
@@ -34,12 +35,12 @@ from hsd_cli.planner.record import PairRecord
 from hsd_cli.planner.rhythm import DraftingRhythm
 from hsd_cli.planner.selection import make_drafter, make_parallel_drafter
 from hsd_cli.runtime.clock import PhaseClock
-from hsd_cli.runtime.context import context_size_of
+from hsd_cli.runtime.context import why_no_longer
 from hsd_cli.runtime.device import out_of_memory
 from hsd_cli.runtime.joint import JointPasses
 from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 from hsd_cli.runtime.loading import LoadedModel
-from hsd_cli.runtime.model import CachedModel, LanguageModel
+from hsd_cli.runtime.model import CachedModel, LanguageModel, context_size
 from hsd_cli.runtime.replicas import Replicas, replicate
 from hsd_cli.vocab.tokenizer import ModelTokenizer, Prompt, Rendered, continues_reply
 
@@ -157,8 +158,13 @@ class Engine:
 
     @property
     def context_size(self) -> int:
-        """Tokens that the prompt and the text have to fit into."""
-        return context_size_of(self.target.model.config.get_text_config(decoder=True))
+        """Tokens that a prompt and its text have to fit into."""
+        return context_size(self.target.model, sys.maxsize)
+
+    def why_no_longer(self, prompt: int) -> str:
+        """Why a text that begins with ``prompt`` tokens has to end where it does; nothing if that is its context."""
+        size = context_size(self.target.model, prompt)
+        return why_no_longer(self.target.model.config.get_text_config(decoder=True), size)
 
     @property
     def notices(self) -> list[str]:
@@ -211,9 +217,11 @@ class Engine:
         chat = self._target_tokenizer.uses_chat(request.prompt, request.system, request.chat)
         rendered = self.render(request)
         prompt = rendered.ids
-        if len(prompt) >= self.context_size:
+        size = context_size(self.target.model, len(prompt))
+        if len(prompt) >= size:
             raise PromptTooLongError(
-                f"the prompt has {len(prompt)} tokens and the target's context holds {self.context_size}; shorten it"
+                f"the prompt has {len(prompt)} tokens and the target's context holds {size}"
+                f"{self.why_no_longer(len(prompt))}; shorten it"
             )
         capacity = len(prompt) + min(request.max_new_tokens + LONGEST_DRAFT, FIRST_ROOM)
         model = self._cached("target", self.target, capacity)
@@ -277,7 +285,7 @@ class Engine:
             lose_drafter=drafting.lose,
         )
         self._commits = self._forgetting_on_failure(commits if ahead is None else ahead.during(commits, target_at_work))
-        end = None if side is None else _end_of_drafting(request, target, side)
+        end = None if side is None else _end_of_drafting(request, target, side, size)
         return Generation(rendered, verification, seed, end, self._commits, text, statistics, clock, drafting)
 
     def _make_drafter(self, request: Request, pair: Pair | None, device: torch.device, clock: PhaseClock) -> Drafter:
@@ -389,11 +397,12 @@ def _pair(request: Request, target: Side, drafter: Side, rule: VerificationRule,
     return Pair(target, drafter, warp, rule, clock)
 
 
-def _end_of_drafting(request: Request, target: Side, drafter: Side) -> int | None:
-    """The size of the drafter's context if the text may outgrow it, going by one drafter token per target token."""
-    longest = min(request.max_new_tokens, target.model.context_size - len(target.prompt))
+def _end_of_drafting(request: Request, target: Side, drafter: Side, context: int) -> int | None:
+    """The size of the drafter's context if the text may outgrow it, going by one drafter token per target token.
+    ``context`` is the target's."""
+    longest = min(request.max_new_tokens, context - len(target.prompt))
     size = drafter.model.context_size
-    return size if size < min(target.model.context_size, len(drafter.prompt) + longest) else None
+    return size if size < min(context, len(drafter.prompt) + longest) else None
 
 
 def _verification(request: Request) -> tuple[Verification, int | None]:

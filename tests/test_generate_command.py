@@ -353,7 +353,7 @@ DAMAGE: dict[Callable[[Path], None], str] = {
     empty_vocabulary: "has an empty vocabulary",
     damaged_tokenizer: "cannot load the tokenizer of",
     damaged_weights: "cannot load the model of",
-    missing_weights: "lacks 1 of its weights (lm_head.weight, ...); download it again",
+    missing_weights: "has no lm_head.weight; if its head is its embeddings, its config.json has to say",
     no_weights: "cannot load the model of",
     damaged_configuration: "cannot load the model of",
     foreign_code: "needs Python code of its own",

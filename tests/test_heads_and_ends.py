@@ -98,6 +98,25 @@ def test_a_head_that_is_the_embeddings(algorithm: str, tmp_path: Path) -> None:
     assert written(other, target, foreign, "abc")["token_ids"] == generated(other, 1, 2)
 
 
+def test_a_configuration_that_does_not_say_that_the_head_is_the_embeddings(tmp_path: Path) -> None:
+    name = tied(tmp_path)
+    change(tmp_path / "config.json", tie_word_embeddings=False)
+    result = hsd("generate", "-t", name, "abc")
+    assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
+    assert 'has no lm_head.weight; if its head is its embeddings, its config.json has to say "tie_word' in result.err
+
+
+def test_a_tokenizers_truncation_and_padding_are_not_for_prompts(tmp_path: Path) -> None:
+    name = checkpoint(tmp_path)
+    cut = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    fill = {"strategy": {"Fixed": 9}, "direction": "Left", "pad_id": 0, "pad_type_id": 0, "pad_token": "<unk>"}
+    change(tmp_path / "tokenizer.json", truncation=cut, padding=fill | {"pad_to_multiple_of": None})
+    change(tmp_path / "tokenizer_config.json", model_max_length=2)
+    result = hsd("generate", "--json", "--raw", "-n", 3, "-t", name, "abcd")
+    assert (result.code, result.err) == (0, "")
+    assert (json.loads(result.out)["prompt_tokens"], json.loads(result.out)["text"]) == (4, "efg")
+
+
 def padded(folder: Path, rows: int, after_c: int | None = None) -> str:
     """More rows than the tokenizer has tokens; ``after_c`` is one of them, which stands in the place of "d"."""
     name = checkpoint(folder)

@@ -113,3 +113,16 @@ def test_a_checkpoints_own_stop_strings_are_heeded(stops: object, tmp_path: Path
     ids = theirs.generate(**inputs, tokenizer=tokenizer, max_new_tokens=10, do_sample=False)[0, 1:].tolist()
     assert written(name) == ("b", "stop", ids)
     assert written(name, "--stop", "b") == ("", "stop", ids[:1])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [({"eos_token_id": ["6"]}, "has ['6'] for eos_token_id"), ({"stop_strings": [1, "x"]}, "has [1, 'x'] for stop")],
+    ids=str,
+)
+def test_ends_that_can_be_none_are_one_line(wrong: dict[str, object], sentence: str, tmp_path: Path) -> None:
+    name = checkpoint(tmp_path)
+    change(tmp_path / "generation_config.json", **wrong)
+    result = hsd("generate", "-t", name, "a")
+    assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
+    assert sentence in result.err

@@ -71,6 +71,10 @@ def write_text(
                     display.write(rest)
     except KeyboardInterrupt:  # before the first token
         exit_code = EXIT_INTERRUPTED
+    if commits and commits[-1].finish_reason == "context" and not quiet:
+        prompt = generation.statistics.prompt_tokens
+        if reason := engine.why_no_longer(prompt):
+            say(f"the text ends at {prompt + generation.statistics.tokens} tokens{reason}")
     if (failure := generation.statistics.drafter_failure) is not None and not quiet:
         say(without_drafter(failure))
     report = RunReport.of(

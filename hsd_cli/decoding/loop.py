@@ -88,12 +88,12 @@ def decode(
     The last one has a ``finish_reason``. Raises ``HsdError`` when the target's numbers are not sound,
     ``torch.OutOfMemoryError`` when not even a plain pass fits.
     """
-    room = target.context_size - len(prompt)
-    budget = min(limits.max_new_tokens, room)
     begun = perf_counter()
     warper.follow(prompt, 0)
     ids = list(prompt)
     target.begin(ids)
+    room = target.context_size - len(prompt)
+    budget = min(limits.max_new_tokens, room)
     statistics.cached_prompt_tokens = target.length
     if target.length < len(ids) - 1:
         with clock.waited_for("prefill", target.device, after="prefill"):

@@ -81,6 +81,7 @@ class DenseDecoder:
         self._eps = torch.tensor(stack.epsilon)
         # There is no kernel for attention with a softcap; in steps it is computed as rows.
         self._few = FEW if stack.softcap is None else sys.maxsize
+        self._stretches = False
         self._angles: tuple[int, Angles] = 0, {}  # with for how many positions: threads may read at the same time
 
     @property
@@ -101,6 +102,13 @@ class DenseDecoder:
     @property
     def device(self) -> torch.device:
         return self._stack.embeddings.device
+
+    @cached_property
+    def stretched(self) -> DenseDecoder:
+        """For texts that are longer than ``Stack.longest`` from the start."""
+        other = copy(self)
+        other._stretches, other._angles = True, (0, {})
+        return other
 
     def with_maps(self, change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> DenseDecoder:
         """One with the same weights, and with what ``change`` makes of the functions before and after attention."""
@@ -259,9 +267,12 @@ class DenseDecoder:
 
     def _turn(self, kind: str, count: int) -> Turn:
         embeddings = self._stack.embeddings
+        longest = self._stack.longest
+        if self._stretches and longest is not None:
+            count = max(count, longest + 1)  # which is what changes the angles
         places = torch.arange(count, device=embeddings.device)
-        if self._stack.longest is not None:
-            places.clamp_(max=self._stack.longest - 1)  # no text gets there, but padding and spare room do
+        if longest is not None and not self._stretches:
+            places.clamp_(max=longest - 1)  # no text gets there, but padding and spare room do
         cos, sin = self._stack.rotary(embeddings, places[None], *([kind] if kind else []))
         half = cos.shape[-1] // 2
         return cos[0, :, None], torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)[:, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -161,7 +162,7 @@ def load_model(
             )
             model, report = loaded
             if missing := sorted(report["missing_keys"]):  # the library would fill them with random numbers
-                raise HsdError(f"{name!r} lacks {len(missing)} of its weights ({missing[0]}, ...); download it again")
+                raise _lacking(name, missing)
             if adapted and not getattr(model, "_hf_peft_config_loaded", False):  # the library peft is not there
                 _log.warning("%r has an adapter beside its weights, which is left out; to use it, %s", name, merging())
             if device_map is None and ranks is None and quantization_method(model.config) is None:
@@ -203,6 +204,15 @@ def load_model(
     if compile == "always":
         result.cached(1).compile()
     return result
+
+
+def _lacking(name: str, missing: Sequence[str]) -> HsdError:
+    if list(missing) == ["lm_head.weight"]:
+        return HsdError(
+            f"{name!r} has no lm_head.weight; if its head is its embeddings, its config.json has to say "
+            '"tie_word_embeddings": true; else download it again'
+        )
+    return HsdError(f"{name!r} lacks {len(missing)} of its weights ({missing[0]}, ...); download it again")
 
 
 def model_class(name: str, config: PreTrainedConfig) -> Any:
@@ -274,13 +284,19 @@ def _eos_ids(model: PreTrainedModel) -> tuple[int, ...]:
     ids = None if generation is None else generation.eos_token_id
     if ids is None:
         ids = getattr(model.config.get_text_config(decoder=True), "eos_token_id", None)
-    return () if ids is None else (ids,) if isinstance(ids, int) else tuple(ids)
+    ids = () if ids is None else (ids,) if isinstance(ids, int) else tuple(ids)
+    if not all(isinstance(index, int) for index in ids):
+        raise HsdError(f"{model.name_or_path!r} has {list(ids)} for eos_token_id, which are no ids; mend it")
+    return ids
 
 
 def _stop_strings(model: PreTrainedModel) -> tuple[str, ...]:
     """Before which ``generate`` would stop, if it were given a tokenizer."""
     stops = getattr(model.generation_config, "stop_strings", None) or ()
-    return tuple(filter(None, (stops,) if isinstance(stops, str) else stops))
+    stops = (stops,) if isinstance(stops, str) else tuple(stops)
+    if not all(isinstance(stop, str) for stop in stops):
+        raise HsdError(f"{model.name_or_path!r} has {list(stops)} for stop_strings, which are no strings; mend it")
+    return tuple(filter(None, stops))
 
 
 def _silence_transformers() -> None:

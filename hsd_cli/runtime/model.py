@@ -66,6 +66,13 @@ def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     return min(len(first), len(second))
 
 
+def context_size(model: PreTrainedModel, prompt: int) -> int:
+    """Positions that a text of ``model`` may have that begins with ``prompt`` tokens."""
+    text_config = model.config.get_text_config(decoder=True)
+    # The library chooses angles anew at every pass, the lean one for a whole text.
+    return context_size_of(text_config, 0 if dense_decoder(model) is None else prompt)
+
+
 # Asking takes forward passes: once per model, not per text.
 _known_causal: WeakSet[PreTrainedModel] = WeakSet()
 _reads_on: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()  # of the recurrent ones
@@ -106,6 +113,7 @@ class CachedModel:
         text_config = model.config.get_text_config(decoder=True)
         if model.config.is_encoder_decoder:
             raise HsdError(f"{model.config.model_type} is an encoder-decoder; hsd needs a causal language model")
+        self._config = text_config
         self.context_size = context_size_of(text_config)
         self._cache = RollbackCache(text_config, min(capacity, self.context_size))
         self.device = input_device(model)
@@ -118,6 +126,7 @@ class CachedModel:
         # The head may be wider than the vocabulary: padded ids are part of the target's distribution all the same.
         self.vocabulary_size = model.get_output_embeddings().weight.shape[0]
         self._dense = dense_decoder(model)
+        self._stretched: DenseDecoder | None = None  # what reads this text, if it is one of those
         self._compilation = compilation or Compilation("never")
         self._graphs = None
         if self._dense is not None and joint is None:
@@ -169,6 +178,12 @@ class CachedModel:
         return self._read
 
     def begin(self, text: list[int]) -> None:
+        self.context_size = context_size(self._model, len(text))
+        before, self._stretched = self._stretched, None
+        if self._dense is not None and self.context_size > context_size_of(self._config):
+            self._stretched = self._dense.stretched
+        if self._stretched is not before:
+            self.rollback(0)
         self.rollback(min(common_prefix(self._text[: self._read], text), len(text) - 1))
         self._text = text
         self._made, self._end = 0, len(text) + self._expected
@@ -202,7 +217,12 @@ class CachedModel:
     def _read_on(self, ids: torch.Tensor, keep: int) -> torch.Tensor:
         if self._dense is not None:
             reading = Reading(ids, self._cache, self._read, keep)
-            logits = self._dense_pass(self._dense, reading) if self._joint is None else self._joint.read(reading)
+            if self._stretched is not None:
+                logits = self._stretched.logits([reading])[0]
+            elif self._joint is not None:
+                logits = self._joint.read(reading)
+            else:
+                logits = self._dense_pass(self._dense, reading)
             self._read += len(ids)
             return logits
         options: dict[str, Any] = {self._cache_name: self._cache, "use_cache": True}

@@ -107,6 +107,7 @@ class Replicas:
             copy.ids = list(text)
             copy.model.begin(copy.ids)
             copy.agreed = copy.model.length
+        self.context_size = self._copies[0].model.context_size
         self._text = text[: min(copy.model.length for copy in self._copies)]
 
     def prefill(self, ids: Sequence[int]) -> torch.Tensor:
