@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from hsd_cli.runtime.dense import DenseDecoder, Reading
 from hsd_cli.runtime.grid import GridReader
 from hsd_cli.runtime.host import WaitingTogether
 from hsd_cli.runtime.loading import load_model
+from tests.cli import PAIRS
 
 PROMPTS = ["def fib(n):\n", "import os\n", "class Stack:\n    def push(self", "for i in range(", "x = ["]
 SAMPLED = SamplingSettings(temperature=0.8, top_p=0.95)
@@ -193,21 +195,42 @@ def test_a_text_that_is_given_up_frees_its_seat(pair: Engine, steps: int) -> Non
     assert together(engine, [kept, kept]) == [written] * 2, "its seat is as good as before"
 
 
-def test_texts_that_do_not_fit_in_one_pass_are_read_in_smaller_groups(
-    pair: Engine, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("failure", [torch.OutOfMemoryError(), RuntimeError("kernel launch failed")], ids=repr)
+def test_texts_that_cannot_be_read_in_one_pass_are_read_in_smaller_groups(
+    pair: Engine, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     logits = GridReader.logits
 
     def small(reader: GridReader, readings: Sequence[Reading]) -> Any:
         result = logits(reader, readings)  # and the caches are written
         if len(readings) > 2:
-            raise torch.OutOfMemoryError
+            raise failure
         return result
 
     wanted = requests("slem")
     expected = [alone(pair, request) for request in wanted]
     monkeypatch.setattr(GridReader, "logits", small)
     assert together(BatchEngine(pair, 5), wanted) == expected
+
+
+@pytest.mark.parametrize("passes", [0, 1, 9])
+def test_a_pass_of_the_drafter_that_fails_for_all_costs_none_its_text(
+    letters: str, pairs: str, monkeypatch: pytest.MonkeyPatch, passes: int
+) -> None:
+    target, drafter = load_model(letters), load_model(pairs)
+    wanted = [Request(prompt, algorithm="slem", lookahead=3, max_new_tokens=30) for prompt in ("a", "abc", "x")]
+    expected = [alone(Engine(target, None), replace(request, algorithm="ar")) for request in wanted]
+    predict, made = DenseDecoder.predict, count()
+
+    def fragile(decoder: DenseDecoder, states: torch.Tensor) -> torch.Tensor:
+        logits = predict(decoder, states)
+        if logits.shape[-1] == len(PAIRS) + 1 and next(made) >= passes:
+            raise RuntimeError("kernel launch failed")
+        return logits
+
+    monkeypatch.setattr(DenseDecoder, "predict", fragile)
+    assert together(BatchEngine(Engine(target, drafter, strict=False), 2), wanted) == expected
+    assert next(made) > passes
 
 
 def test_a_batch_shrinks_where_its_texts_take_too_much_memory(pair: Engine) -> None:

@@ -82,8 +82,8 @@ class JointPasses:
     def run(self) -> Pass:
         """One pass; then each of its texts goes on until it waits again, or leaves for another reason.
 
-        Where there is not enough memory the texts are read in smaller groups; one that does not even fit alone gets the
-        ``torch.OutOfMemoryError``.
+        Where it fails, of too little memory or anything else, the texts are read in smaller groups. One that cannot
+        even be read alone gets the exception: it may do without this model, and the others go on.
         """
         group = _first_few(list(self._waiting.values()))
         tokens = sum(each.reading.count for each in group)
@@ -95,7 +95,7 @@ class JointPasses:
                 each.text.throw(logits)
         return Pass(tokens, drafts)
 
-    def _read_together(self, group: Sequence[Waiting]) -> list[torch.Tensor | torch.OutOfMemoryError]:
+    def _read_together(self, group: Sequence[Waiting]) -> list[torch.Tensor | Exception]:
         assert self._grid is not None
         try:
             with naming_lack_of_memory():
@@ -103,7 +103,7 @@ class JointPasses:
                 if self._threads is None:
                     return list(read())
                 return list(self._threads.run(read, sum(each.reading.count for each in group)))
-        except torch.OutOfMemoryError as error:
+        except Exception as error:  # of a library, of the device: there is no telling
             for each in group:
                 each.reading.cache.rollback(each.reading.start)  # some layers have read it
             if len(group) == 1:
