@@ -35,7 +35,7 @@ PROMPT = "import os\n\n\ndef "
 MODEL = "embedded:target"
 ENDLESS = 60_000
 KEY = "a key, not a good one"
-TEMPLATE = "{% for message in messages %}{{ message['role'] }}{{ message['content'] }}{% endfor %}"
+TEMPLATE = "{% for message in messages %}{{ message['role'] }}{{ message['content'] }}{{ ending }}{% endfor %}"
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +196,95 @@ def test_a_chat_is_answered_through_the_template(guarded: Server, endless: str) 
     assert chunks[0].choices[0].delta.role == "assistant"
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "defghij"
     assert [chunk.choices[0].finish_reason for chunk in chunks] == [None] * (len(chunks) - 1) + ["stop"]
+
+
+def test_variables_of_the_template_are_the_clients(guarded: Server, endless: str) -> None:
+    asked = {"model": endless, "messages": [{"role": "user", "content": "b"}], "max_tokens": 3, "temperature": 0}
+    for variables, text in ({"ending": "k", "unknown": [1]}, "lmn"), ({}, "cde"), (None, "cde"):
+        answer = guarded.post("/v1/chat/completions", asked | {"chat_template_kwargs": variables})
+        assert answer.json()["choices"][0]["message"]["content"] == text
+
+
+@pytest.mark.parametrize("name", ["chat_template", "tokenize", "add_generation_prompt", "messages", "conversation"])
+def test_what_renders_the_template_is_not_the_clients(guarded: Server, endless: str, name: str) -> None:
+    asked = {"model": endless, "messages": [{"role": "user", "content": "b"}], "chat_template_kwargs": {name: "x"}}
+    answer = guarded.post("/v1/chat/completions", asked)
+    message = f"chat_template_kwargs cannot set {name!r}; leave it out"
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, message)
+
+
+@pytest.mark.parametrize(("ending", "accepted"), [("k", 4), (None, 0)])
+def test_the_drafters_template_has_the_same_variables(tmp_path: Path, ending: str | None, accepted: int) -> None:
+    """In its first draft, which nothing but the prompt tells it how to make: the target's always ends in `k`."""
+    target = checkpoint(tmp_path / "target", chat_template=TEMPLATE.replace("{{ ending }}", "k"))
+    drafter = checkpoint(tmp_path / "drafter", chat_template=TEMPLATE)
+    engine = Engine(load_model(target, "cpu"), load_model(drafter, "cpu"))
+    variables = {} if ending is None else {"ending": ending}
+    asked = Request(
+        [{"role": "user", "content": "b"}], algorithm="slem", lookahead=4, max_new_tokens=9, template_kwargs=variables
+    )
+    first = next(engine.generate(asked).commits)
+    assert (first.text, first.accepted) == ("lmnop"[: accepted + 1], accepted)
+
+
+@pytest.mark.parametrize(
+    ("last", "flags", "text"),
+    [
+        ({"role": "assistant", "content": "cd"}, {}, "efg"),
+        (
+            {"role": "assistant", "content": "cd"},
+            {"continue_final_message": True, "add_generation_prompt": False},
+            "efg",
+        ),
+        ({"role": "assistant", "content": [{"type": "text", "text": "c"}, {"type": "text", "text": "d"}]}, {}, "efg"),
+        ({"role": "assistant", "content": ""}, {}, "lmn"),
+        ({"role": "user", "content": "cd"}, {"continue_final_message": False, "add_generation_prompt": True}, "lmn"),
+    ],
+    ids=["reply", "as with vLLM", "in parts", "empty", "question"],
+)  # fmt: skip
+def test_a_reply_that_is_begun_is_gone_on_with(
+    guarded: Server, endless: str, last: dict[str, Any], flags: dict[str, bool], text: str
+) -> None:
+    """`k` ends each message, and what follows on it is another reply."""
+    said = [{"role": "user", "content": "b"}, last]
+    asked = {"model": endless, "messages": said, "max_tokens": 3, "temperature": 0}
+    answer = guarded.post("/v1/chat/completions", asked | flags | {"chat_template_kwargs": {"ending": "k"}})
+    assert answer.json()["choices"][0]["message"]["content"] == text
+
+
+@pytest.mark.parametrize(
+    ("role", "flag", "message"),
+    [
+        ("assistant", {"continue_final_message": False},
+         "the last message is the assistant's, and is gone on with; leave continue_final_message out or give true"),
+        ("assistant", {"add_generation_prompt": True},
+         "the last message is the assistant's, and is gone on with; leave add_generation_prompt out or give false"),
+        ("user", {"continue_final_message": True},
+         "the last message is to be answered; leave continue_final_message out or give false"),
+        ("user", {"add_generation_prompt": False},
+         "the last message is to be answered; leave add_generation_prompt out or give true"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_last_message_alone_says_whether_it_is_gone_on_with(
+    guarded: Server, endless: str, role: str, flag: dict[str, bool], message: str
+) -> None:
+    asked = {"model": endless, "messages": [{"role": role, "content": "b"}], "max_tokens": 3} | flag
+    answer = guarded.post("/v1/chat/completions", asked)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["message"]) == (400, *flag, message)
+
+
+def test_a_reply_that_is_gone_on_with_keeps_the_space_before_its_next_word(tmp_path: Path) -> None:
+    """SentencePiece's decoder takes a space off the beginning of a text: here that is not where it begins."""
+    folder = checkpoint(tmp_path, ["a", "b", "\u2581c", "d"], chat_template=TEMPLATE)
+    file = tmp_path / "tokenizer.json"
+    spaces = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": False}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"decoder": spaces}))
+    engine = Engine(load_model(folder, "cpu"), None)
+    for role, text in ("user", "cd"), ("assistant", " cd"):
+        asked = Request([{"role": role, "content": "ab"}], algorithm="ar", max_new_tokens=2)
+        assert "".join(commit.text for commit in engine.generate(asked).commits) == text
 
 
 def test_chat_logprobs_have_the_bytes_of_each_token(guarded: Server, endless: str) -> None:
@@ -419,13 +508,20 @@ SENT_BACK = {
     "role": "assistant", "content": "b", "reasoning_content": "well", "annotations": [], "refusal": None, "audio": None,
     "function_call": None, "tool_calls": [], "name": "x", "cache_control": {"type": "ephemeral"},
 }  # fmt: skip
+CACHED_PART = {"type": "text", "text": "b", "annotations": [], "cache_control": {"type": "ephemeral"}}
 
 
-@pytest.mark.parametrize("change", [*({key: value} for key, value in SENT_BACK.items()), {"tool_calls": None}])
+@pytest.mark.parametrize(
+    "change", [SENT_BACK, *({key: value} for key, value in SENT_BACK.items()), {"tool_calls": None},
+               {"content": [CACHED_PART]}],
+    ids=lambda change: ", ".join(change),
+)  # fmt: skip
 def test_replies_are_taken_back_with_what_came_with_them(guarded: Server, endless: str, change: Any) -> None:
     said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     said[1] |= change
-    answer = guarded.post("/v1/chat/completions", {"model": endless, "messages": said, "max_tokens": 2})
+    answer = guarded.post(
+        "/v1/chat/completions", {"model": endless, "messages": said, "max_tokens": 2, "temperature": 0}
+    )
     assert (answer.status_code, answer.json()["choices"][0]["message"]["content"]) == (200, "de")
 
 
@@ -462,23 +558,46 @@ def test_names_of_folders_are_their_own(tmp_path: Path, monkeypatch: pytest.Monk
     assert own_name(name) == own
 
 
-def test_calls_of_tools_are_no_text(guarded: Server, endless: str) -> None:
-    said = [{"role": "assistant", "content": "b", "tool_calls": [{}]}, {"role": "user", "content": "c"}]
-    assert guarded.post("/v1/chat/completions", {"model": endless, "messages": said}).status_code == 400
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("tool_calls", [{}]), ("function_call", {"name": "f"}), ("refusal", "no"), ("audio", {"id": "x"})],
+)
+def test_what_a_message_has_in_the_place_of_text_is_refused(server: Server, name: str, value: Any) -> None:
+    said = [{"role": "assistant", "content": "b", name: value}, {"role": "user", "content": "c"}]
+    error = server.post("/v1/chat/completions", {"model": MODEL, "messages": said}).json()["error"]
+    assert (error["param"], error["message"]) == ("messages.0", f"messages.0: {name} is not supported; leave it out")
 
 
 HARMLESS: dict[str, Any] = {
     "max_completion_tokens": 1, "stream_options": {"include_usage": True}, "store": True, "metadata": {"a": "b"},
     "user": "x", "parallel_tool_calls": True, "response_format": {"type": "text"}, "logit_bias": {}, "tools": [],
     "tool_choice": "none", "service_tier": "auto", "verbosity": "medium", "top_k": -1, "ignore_eos": False,
-    "stop_token_ids": [], "add_generation_prompt": True, "continue_final_message": False,
+    "stop_token_ids": [], "add_generation_prompt": True, "continue_final_message": False, "modalities": ["text"],
+    "prediction": None, "reasoning_effort": None, "audio": None, "functions": [], "frequency_penalty": 0.0, "stop": [],
+    "seed": -1, "n": 1, "logprobs": False, "top_logprobs": 0, "safety_identifier": "x", "prompt_cache_key": "x",
+}  # fmt: skip
+CHANGING: dict[str, Any] = {
+    "tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required", "logit_bias": {"5": 1},
+    "response_format": {"type": "json_object"}, "modalities": ["text", "audio"], "reasoning_effort": "high",
+    "verbosity": "low", "audio": {"voice": "alloy", "format": "wav"}, "web_search_options": {}, "stop_token_ids": [5],
+    "ignore_eos": True, "min_tokens": 5, "frequency_penalty": 0.5, "presence_penalty": 1,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_asks_a_chat_for_nothing_is_no_error(guarded: Server, endless: str, name: str) -> None:
-    asked = {"model": endless, "messages": [{"role": "user", "content": "a"}], "max_tokens": 1}
-    assert guarded.post("/v1/chat/completions", asked | {name: HARMLESS[name]}).status_code == 200
+    asked = {"model": endless, "messages": [{"role": "user", "content": "a"}], "max_tokens": 1, "temperature": 0}
+    answer = guarded.post("/v1/chat/completions", asked | {name: HARMLESS[name]})
+    assert (answer.status_code, answer.json()["choices"][0]["message"]["content"]) == (200, "b")
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_what_would_make_another_text_of_a_chat_is_refused(server: Server, name: str) -> None:
+    asked = {"model": MODEL, "messages": [{"role": "user", "content": "a"}], name: CHANGING[name]}
+    answer = server.post("/v1/chat/completions", asked)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, name)
+    assert error["message"].startswith(f"{name} is not supported; leave it out")
 
 
 def test_a_prompt_that_does_not_fit_has_openais_code(client: OpenAI) -> None:
@@ -531,6 +650,33 @@ def test_bad_json_is_400(server: Server, body: bytes, message: str | None) -> No
 def test_forms_that_other_pages_can_send_are_refused(server: Server) -> None:
     body = json.dumps({"model": MODEL, "prompt": "a"}).encode()
     assert server.post("/v1/completions", body, **{"Content-Type": "text/plain"}).status_code == 400
+
+
+def test_a_folder_is_called_by_its_own_name(guarded: Server, endless: str) -> None:
+    name = Path(endless).name
+    assert [card["id"] for card in guarded.get("/v1/models").json()["data"]] == [name]
+    for asked in (name, endless):  # what the server was told is understood, too
+        answer = guarded.post(
+            "/v1/completions", {"model": asked, "prompt": "a", "max_tokens": 1, "temperature": 0}
+        ).json()
+        assert (answer["model"], answer["choices"][0]["text"]) == (name, "b")
+
+
+def test_the_own_name_is_not_how_it_was_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "my-model"
+    (folder / "inside").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(folder)
+    (folder / "small.gguf").write_bytes(b"")
+    (tmp_path / "other.gguf").symlink_to(folder / "small.gguf")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in (".", "inside/..", "../my-model/", "../link", tmp_path / "link", folder, "~/my-model"):
+        assert own_name(str(given)) == "my-model"
+    assert own_name("small.gguf") == own_name(f"{folder}/small.gguf") == "small.gguf"
+    assert own_name("../other.gguf") == "other.gguf"
+    assert own_name("/") == "/"
+    for elsewhere in ("owner/model", "owner/model:small.gguf", "embedded:target"):
+        assert own_name(elsewhere) == elsewhere
 
 
 def test_what_is_not_there_is_an_error_of_the_same_form(server: Server) -> None:

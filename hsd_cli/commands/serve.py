@@ -69,11 +69,11 @@ def serve(
     **Requests** are OpenAI's: `stream` and `stream_options`, `stop`, `seed`, `temperature`, `top_p`, `max_tokens`,
     `logprobs` and `top_logprobs` (the target's own, before temperature and truncation; 262144 of a request), `n`
     choices, several prompts of a completion (up to 128 texts in all, each with a place in the queue). More than that
-    are `top_k`, `min_p` and `repetition_penalty`, and `chat_template_kwargs` for both models' templates. Seeds have 64
-    bits; -1 is none. A last message of the assistant is gone on with. A folder is called by its own name. Under `hsd`,
-    streams tell which pieces of text were drafted, and `usage` what was drafted and accepted. What would change the
-    text and is not there, such as `tools` or `logit_bias`, is refused. With a seed and a temperature the text is that
-    of `hsd generate`; further choices have seeds made of it.
+    are `top_k`, `min_p` and `repetition_penalty`, and `chat_template_kwargs` for both models' templates. A last message
+    of the assistant is gone on with. Seeds have up to 64 bits; -1 is none. Under `hsd`, streams tell which pieces of
+    text were drafted, and `usage` what was drafted and accepted. What would change the text and is not there, such as
+    `tools` or `logit_bias`, is refused. With a seed that `--seed` takes and a temperature the text is that of
+    `hsd generate`; further choices have seeds made of it. A folder or file is called by its own name.
 
     **Several GPUs**: `--device-map auto` puts the target's layers on all of them, if one does not hold it. Passes are
     shared only where the target is in one piece: in parts, the texts of `--batch-size` take turns, each in passes of

@@ -32,9 +32,11 @@ def embedded_folder(name: str) -> Path | None:
 
 
 def own_name(name: str) -> str:
-    """What to call a model: a folder by its own name, wherever ``name`` leads to it from."""
-    folder = Path(name).expanduser()
-    return folder.resolve().name or name if not name.startswith(EMBEDDED) and folder.is_dir() else name
+    """What to call a model: a folder or a file by its own name, wherever ``name`` leads to it from."""
+    path = Path(name).expanduser()
+    if name.startswith(EMBEDDED) or not path.exists():
+        return name
+    return (path.resolve() if path.is_dir() else path).name or name  # a file of a hub's cache is a link to a hash
 
 
 def embedded_models() -> list[str]:

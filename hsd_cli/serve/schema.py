@@ -50,6 +50,10 @@ IGNORED = {
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
     "prediction", "parallel_tool_calls", "request_id", "cache_prompt",
 }  # fmt: skip
+# What comes with a reply, and so back with it, and is no part of the conversation.
+BESIDE_THE_TEXT = {"annotations", "cache_control", "name", "reasoning", "reasoning_content", "reasoning_details"}
+# What a message may have in the place of text; there is no harm in one that is empty.
+NO_TEXT = {"audio", "function_call", "refusal", "tool_calls"}
 
 # Lists fail fast: a body has room for a million bad members, and each would be an error to write down.
 PromptText = Annotated[str, Field(min_length=1)]
@@ -182,7 +186,7 @@ class CompletionRequest(Asked):
 
 
 class TextPart(Strict):
-    ignored = frozenset({"cache_control", "annotations"})
+    ignored = frozenset({"annotations", "cache_control"})
 
     type: Literal["text"]
     text: str
@@ -191,13 +195,18 @@ class TextPart(Strict):
 class Message(Strict):
     """Replies may be sent back with all that came with them; templates see the role and the content."""
 
-    ignored = frozenset({"cache_control", "annotations", "reasoning", "reasoning_content", "reasoning_details"})
+    ignored = frozenset(BESIDE_THE_TEXT | NO_TEXT)
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Annotated[list[TextPart], Field(fail_fast=True)]
-    name: str | None = None
-    refusal: None = None
-    tool_calls: Annotated[list[Any], Field(max_length=0)] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_alone(cls, given: Any) -> Any:
+        for name in sorted(NO_TEXT) if isinstance(given, dict) else ():
+            if given.get(name):
+                raise PydanticCustomError("unsupported", "{name} is not supported; leave it out", {"name": name})
+        return given
 
     @property
     def plain(self) -> dict[str, str]:
@@ -229,11 +238,11 @@ class ChatRequest(Asked):
         continues = continues_reply(self.prompts[0])
         for name, right in (("continue_final_message", continues), ("add_generation_prompt", not continues)):
             if getattr(self, name) not in (None, right):
-                last = "the assistant's, and gone on with" if continues else "not the assistant's, and answered"
+                last = "the assistant's, and is gone on with" if continues else "to be answered"
                 raise PydanticCustomError(
                     "unsupported",
-                    "the last message is {last}; {name} cannot be {other}",
-                    {"last": last, "name": name, "other": str(not right).lower()},
+                    "the last message is {last}; leave {name} out or give {right}",
+                    {"last": last, "name": name, "right": dumps(right)},
                 )
         return self
 
