@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from hsd_cli import engine
 from hsd_cli.batch.journal import Journal
 from hsd_cli.runtime.model import CachedModel
+from tests.breadth import thorough
 from tests.cli import Result, checkpoint, hsd
 from tests.forks import PipedFork
 from tests.terminal import HsdTerminal
@@ -211,6 +212,7 @@ def test_a_bad_record_that_was_put_right_is_done(letters: str, tmp_path: Path) -
 # Stopping
 
 
+@thorough
 def test_after_kills_each_record_is_there_once_with_the_text_of_an_uninterrupted_run(
     unsure: str, tmp_path: Path
 ) -> None:

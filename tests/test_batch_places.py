@@ -18,6 +18,7 @@ from hsd_cli.batch import parts
 from hsd_cli.batch.parts import Parts
 from hsd_cli.batch.sources import opened
 from hsd_cli.errors import HsdError
+from tests.breadth import thorough
 from tests.cli import checkpoint, hsd
 from tests.forks import Fork
 
@@ -205,6 +206,7 @@ def test_ids_that_a_column_cannot_hold_are_refused_before_anything_is_written(
     assert hsd("generate", *arguments).code == 0
 
 
+@thorough
 def test_kills_lose_nothing_that_was_in_a_file(model: str, tmp_path: Path) -> None:
     records = [{"id": f"r{number}", "prompt": "ab"[number % 2]} for number in range(RECORDS)]
     source, output = parquet(tmp_path / "in.parquet", records), tmp_path / "out.parquet"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from tests.breadth import breadth
 from tests.cli import LETTERS, PAIRS, checkpoint, hsd
 
 DRAFTING = ["sd", "slem", "slrs", "tli", "union", "auto"]
@@ -44,7 +45,7 @@ def ending(folder: Path, tokens: list[str], *, in_config: Any, in_generation_con
     return name
 
 
-@pytest.mark.parametrize("algorithm", ["ar", *DRAFTING[1:]])
+@pytest.mark.parametrize("algorithm", breadth(["ar", *DRAFTING[1:]], quick=["ar", "slrs", "auto"]))
 @pytest.mark.parametrize(
     ("in_config", "in_generation_config"), [([3, 6], [3, 6]), ([3, 6], None), (3, [3, 6])], ids=str
 )
@@ -84,7 +85,7 @@ def tied(folder: Path) -> str:
     return name
 
 
-@pytest.mark.parametrize("algorithm", DRAFTING)
+@pytest.mark.parametrize("algorithm", breadth(DRAFTING, quick=["sd", "slrs"]))
 def test_a_head_that_is_the_embeddings(algorithm: str, tmp_path: Path) -> None:
     target, other = tied(tmp_path / "tied"), checkpoint(tmp_path / "other", PAIRS)
     expected = generated(target, 1, 2, 3)
@@ -136,7 +137,7 @@ def padded(folder: Path, rows: int, after_c: int | None = None) -> str:
     return name
 
 
-@pytest.mark.parametrize("algorithm", DRAFTING)
+@pytest.mark.parametrize("algorithm", breadth(DRAFTING, quick=["sd", "slrs"]))
 @pytest.mark.parametrize(("target_rows", "drafter_rows"), [(64, 28), (28, 64), (64, 128)])
 def test_a_head_with_more_rows_than_the_tokenizer_has_tokens(
     target_rows: int, drafter_rows: int, algorithm: str, tmp_path: Path
@@ -149,7 +150,7 @@ def test_a_head_with_more_rows_than_the_tokenizer_has_tokens(
         assert found["accepted"] > 0
 
 
-@pytest.mark.parametrize("algorithm", DRAFTING)
+@pytest.mark.parametrize("algorithm", breadth(DRAFTING, quick=["sd", "slrs"]))
 def test_a_row_without_a_token_is_written_and_drafted_without_harm(algorithm: str, tmp_path: Path) -> None:
     strange, plain = padded(tmp_path / "t", 64, after_c=50), padded(tmp_path / "d", 64)
     assert generated(strange, 1, 2, 3)[:3] == [50, 5, 6]

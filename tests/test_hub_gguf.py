@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.breadth import thorough
 from tests.cli import Result, hsd
 from tests.hub import Hub, Repository, use
 
@@ -152,6 +153,7 @@ def test_a_newer_commit_takes_no_unchanged_model_out_of_use(hub: Hub, model: Rep
     assert [name for name, _ in hub.downloads] == [EXACT, SMALL]
 
 
+@thorough
 def test_both_formats_of_one_repository(hub: Hub, model: Repository) -> None:
     model.files |= {path.name: path.read_bytes() for path in (EMBEDDED_FOLDER / "drafter").iterdir()}
     hsd("pull", "-q", "some/model")

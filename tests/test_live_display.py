@@ -21,6 +21,7 @@ import pytest
 
 from hsd_cli.ui.live import can_be_live
 from tests import scripted_live
+from tests.breadth import thorough
 from tests.terminal import HsdTerminal, Terminal
 
 HERE = str(Path(__file__).parent.parent)
@@ -223,6 +224,7 @@ def test_ctrl_c_ends_the_text_and_takes_the_figures_away(tmp_path: Path) -> None
         assert "^C" not in text
 
 
+@thorough
 def test_ctrl_z_leaves_the_terminal_to_the_shell_and_fg_goes_on(tmp_path: Path) -> None:
     generate = shlex.join([*HSD, "generate", "-n", "100000", "--no-stats", "-t", "embedded:target", "class A:"])
     with Terminal("bash", "--norc", "-i", environment={"PS1": "shell> "}, folder=Path.cwd()) as terminal:

@@ -17,7 +17,7 @@ from hsd_cli.drafting.names import ALGORITHM_NAMES
 from hsd_cli.drafting.protocol import Draft
 from hsd_cli.drafting.registry import ALGORITHMS
 from hsd_cli.errors import UsageError
-from tests.breadth import breadth
+from tests.breadth import breadth, thorough
 from tests.enumeration import EnumeratedRandomness, EveryCoin, law
 from tests.laws import SETTINGS, VOCABULARIES, TinyPair, exact_law, target_row, tiny_pair, token_ids
 from tests.tiny import TableModel, vocabulary
@@ -258,7 +258,6 @@ def assert_fit(fits: Sequence[Fit]) -> None:
 # texts, which knows nothing of settings: 20,000 tokens of each algorithm, a quarter of them with each.
 SAMPLES = 5_000
 LONG = [*((algorithm, "heterogeneous") for algorithm in HETEROGENEOUS), ("sd", "same")]
-DRAWN = [("slrs", "heterogeneous")]  # which draws most
 
 
 def sampled_fit(
@@ -271,7 +270,8 @@ def sampled_fit(
     return fit(pair, ids, settings)
 
 
-@pytest.mark.parametrize(("algorithm", "vocabularies"), breadth(LONG, quick=DRAWN))
+@thorough
+@pytest.mark.parametrize(("algorithm", "vocabularies"), LONG)
 def test_long_samples_follow_the_targets_law(algorithm: str, vocabularies: str) -> None:
     assert_fit(
         [sampled_fit(algorithm, vocabularies, settings, seed) for seed, settings in enumerate(SETTINGS.values(), 11)]
@@ -304,8 +304,9 @@ def test_a_coupled_text_depends_on_the_seed_alone(
         assert text == plain_text(vocabularies, settings, seed, 12, eos=True)
 
 
+@thorough
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-@pytest.mark.parametrize(("algorithm", "vocabularies"), breadth(LONG, quick=DRAWN))
+@pytest.mark.parametrize(("algorithm", "vocabularies"), LONG)
 def test_a_long_coupled_text_does_too(algorithm: str, vocabularies: str, settings: SamplingSettings) -> None:
     commits = tiny_pair(vocabularies, order=1).commits(algorithm, Coupled(11), settings, 2_000, lookahead=3, eos=False)
     assert token_ids(commits) == plain_text(vocabularies, settings, 11, 2_000, order=1)

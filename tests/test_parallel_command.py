@@ -15,6 +15,7 @@ from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.engine import Engine, Generation, Request
 from hsd_cli.runtime.loading import LoadedModel, load_model
 from hsd_cli.runtime.model import CachedModel
+from tests.breadth import breadth
 from tests.cli import PAIRS, checkpoint, hsd
 from tests.test_parallel import drafters_at_work
 
@@ -65,7 +66,7 @@ def written(engine: Engine, **settings: Any) -> tuple[list[int], Generation]:
     return ids_of(generation), generation
 
 
-@pytest.mark.parametrize("targets", [2, 3])
+@pytest.mark.parametrize("targets", breadth([2, 3], quick=[3]))
 @pytest.mark.parametrize("settings", [SamplingSettings(), SamplingSettings(0.8)], ids=["greedy", "sampled"])
 def test_the_text_is_the_same_with_several_targets(
     pair: tuple[LoadedModel, LoadedModel], targets: int, settings: SamplingSettings
@@ -94,7 +95,9 @@ def test_several_targets_need_parallel_drafting_and_whole_models(options: list[o
     assert (done.code, done.out, done.err) == (2, "", said)
 
 
-@pytest.mark.parametrize("algorithm", ["auto", "slem", "slrs", "tli", "union", "lookup"])
+@pytest.mark.parametrize(
+    "algorithm", breadth(["auto", "slem", "slrs", "tli", "union", "lookup"], quick=["auto", "slem", "tli"])
+)
 @pytest.mark.parametrize(
     ("settings", "lookahead"), [(SamplingSettings(), 3), (SamplingSettings(0.8), None)], ids=["greedy", "sampled"]
 )

@@ -117,6 +117,7 @@ def in_hub_cache(cache: Path, repository: str, files: Path) -> Path:
     return Path(shutil.copytree(files, folder / "snapshots" / "c0ffee"))
 
 
+@thorough
 def test_local_drafters_are_the_causal_models_that_are_downloaded(pair: tuple[str, str], tmp_path: Path) -> None:
     cache, model = tmp_path / "hub", Path(pair[1])
     in_hub_cache(cache, "someone/small", model)
@@ -307,6 +308,7 @@ def test_a_folder_without_a_tokenizer_is_one_line(pair: tuple[str, str]) -> None
     assert result.err.startswith(f"hsd: no tokenizer files in '{pair[1]}'")
 
 
+@thorough
 def test_a_model_that_is_neither_here_nor_on_the_hub_is_one_line() -> None:
     result = shell_hsd("plan", "nobody/nothing", "embedded:drafter")
     assert (result.code, result.out) == (1, "")

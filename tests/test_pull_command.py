@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.breadth import thorough
 from tests.cli import COMMAND, Result, checkpoint, hsd, shell_hsd, started_hsd
 from tests.hub import Hub, Repository, use
 from tests.terminal import Terminal
@@ -365,6 +366,7 @@ def test_verify_and_measured_plans_pull_what_is_missing(hub: Hub, cache: Path) -
     assert [name for name, _ in hub.downloads].count(WEIGHTS) == 1
 
 
+@thorough
 @pytest.mark.parametrize(("keys", "pulled"), [("\r", True), ("n\r", False)])
 def test_on_a_terminal_there_is_a_question(hub: Hub, surroundings: dict[str, str], keys: str, pulled: bool) -> None:
     command = [*COMMAND, "generate", "--no-stats", "--no-live", "-t", "some/model", "-n", "3", "a"]

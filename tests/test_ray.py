@@ -154,6 +154,7 @@ def test_records_and_results_in_parquet_and_behind_urls_several_at_a_time(
     assert outcomes(written) == {f"r{number}": alone[f"r{number}"] for number in range(4)}
 
 
+@thorough
 def test_a_pair_that_a_worker_cannot_load_is_one_line(nodes: Nodes, tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n')
     missing = str(tmp_path / "missing")

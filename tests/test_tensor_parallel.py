@@ -50,6 +50,7 @@ def ours(err: bytes) -> list[str]:
     return [line for line in err.decode().splitlines() if line.startswith("hsd: ")]
 
 
+@thorough
 def test_texts_are_those_of_one_process(tmp_path: Path) -> None:
     records = tmp_path / "records.jsonl"
     lines = ({"id": name, "prompt": PROMPT, **settings} for name, settings in RECORDS.items())

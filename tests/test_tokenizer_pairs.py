@@ -168,7 +168,7 @@ def target_ids(target: Vocabulary, text: str, noise: bytes) -> list[int]:
     return target.encode(text[:middle].encode() + noise + text[middle:].encode())
 
 
-@pytest.mark.parametrize("drafter", EXACT)
+@pytest.mark.parametrize("drafter", breadth(EXACT, quick=EXACT[::4]))
 @pytest.mark.parametrize("target", EVERY_FAMILY)
 @given(text=TEXT, noise=NOISE, steps=STEPS)
 @settings(max_examples=EXAMPLES)
@@ -182,7 +182,7 @@ def test_a_drafter_that_can_spell_anything_reads_the_targets_bytes(
     assert read.replace(MARK, b" ") == written.replace(MARK, b" ")
 
 
-@pytest.mark.parametrize("drafter", REWRITTEN)
+@pytest.mark.parametrize("drafter", breadth(REWRITTEN, quick=REWRITTEN[::4]))
 @pytest.mark.parametrize("target", EVERY_FAMILY)
 @given(text=TEXT, noise=NOISE, steps=STEPS)
 @settings(max_examples=EXAMPLES)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from tests.breadth import breadth
 from tests.cli import PAIRS, Result, checkpoint, hsd
 
 TEXT = "bcdefghijklm"
@@ -19,7 +20,7 @@ SETTINGS = {
     "coupled": ["--temperature", "0.1", "--seed", "1"],
     "truncated": ["--temperature", "0.1", "--top-k", "5", "--top-p", "0.9", "--min-p", "0.1"],
 }
-ALGORITHM = pytest.mark.parametrize("algorithm", ["sd", "slem", "slrs", "tli", "union"])
+ALGORITHM = pytest.mark.parametrize("algorithm", breadth(["sd", "slem", "slrs", "tli", "union"], quick=["slem", "tli"]))
 SETTING = pytest.mark.parametrize("setting", SETTINGS)
 TARGET = "hsd: the target's logits are not numbers; "
 DRAFTER = "hsd: the drafter failed, so that it goes on without: its logits are not numbers; try --draft-dtype float32\n"

@@ -206,6 +206,7 @@ def test_a_text_that_goes_on_past_its_end_is_found(models: tuple[str, str], monk
     assert "“end of text”" in hsd("verify", *arguments).out
 
 
+@thorough
 def test_a_defect_is_shown_with_both_logits_and_is_exit_code_1(models: tuple[str, str]) -> None:
     script = (
         "import sys; from tests.test_verify_command import accept_everything as wrong\n"
