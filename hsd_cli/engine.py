@@ -25,7 +25,7 @@ from hsd_cli.drafting.ar import NoDrafter
 from hsd_cli.drafting.prompt import read_by_drafter
 from hsd_cli.drafting.protocol import Drafter
 from hsd_cli.drafting.registry import Pair, Side
-from hsd_cli.errors import HsdError, UsageError
+from hsd_cli.errors import HsdError, UsageError, naming_panics
 from hsd_cli.planner.controller import Controller
 from hsd_cli.planner.costs import Costs
 from hsd_cli.planner.experience import Experience
@@ -236,6 +236,7 @@ class Engine:
             statistics.drafter_failure = self.drafter_failure
 
         @naming_lack_of_memory()
+        @naming_panics()
         def put_together() -> tuple[Drafter, Side | None, DraftingRhythm | None]:
             side = self._drafter_side(request, chat, capacity, rendered, statistics)
             if request.parallel and side is not None:  # two threads share neither random numbers nor a clock

@@ -1,5 +1,8 @@
 """The one exception that commands show to people, and the exit codes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_CANNOT_SERVE = 3
@@ -36,3 +39,15 @@ class CannotServeError(HsdError):
     """Another engine cannot run a pair that `hsd` can."""
 
     exit_code = EXIT_CANNOT_SERVE
+
+
+@contextmanager
+def naming_panics() -> Iterator[None]:
+    """Raises ``HsdError`` for a panic of a library in Rust (of tokenizers, above all): to Python it is no
+    ``Exception``, and has a type that cannot be imported."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise HsdError(f"PanicException: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hsd_cli.engine import Engine, Request
 from hsd_cli.errors import HsdError
 from hsd_cli.runtime.loading import load_model
 from hsd_cli.runtime.model import CachedModel
-from hsd_cli.vocab.tokenizer import ModelTokenizer
+from hsd_cli.vocab.tokenizer import ModelTokenizer, Rendered
 from tests.cli import PAIRS, checkpoint, hsd
 from tests.serving import Server
 
@@ -234,6 +235,12 @@ def that_cannot_encode(folder: str) -> None:
     edited(folder, "tokenizer.json", lacks_a)
 
 
+def whose_tokenizer_panics(charsmap: bytes) -> Callable[[str], None]:
+    """In the library, which is written in Rust: to Python that is no ``Exception``."""
+    normalizer = {"type": "Precompiled", "precompiled_charsmap": b64encode(charsmap).decode()}
+    return lambda folder: edited(folder, "tokenizer.json", lambda tokenizer: tokenizer.update(normalizer=normalizer))
+
+
 def with_more_tokens_than_rows(folder: str) -> None:
     def has_another(tokenizer: Any) -> None:
         own = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
@@ -259,6 +266,8 @@ PLACES: dict[str, tuple[Callable[[str], None] | None, Fault | None, str]] = {
     "tokenizer": (without_tokenizer, None, NOTICE),
     "template without system": (with_template(NO_SYSTEM), None, "no system; the drafter reads it in another form"),
     "template": (with_template(NO_CHAT), None, "no chat; the drafter reads it in another form"),
+    "panic in the tokenizer": (whose_tokenizer_panics(b"\0\0\0"), None, NOTICE),
+    "panic in encoding": (whose_tokenizer_panics(b"\x08\0\0\0" + b"\xff" * 8 + b"abc"), None, NOTICE),
     "encoding": (that_cannot_encode, None, NOTICE),
     "rows": (with_more_tokens_than_rows, None, f"{NOTICE}its tokenizer writes id 40, and the model has 40 embeddings"),
     "first pass": (None, fails_from(0), f"{NOTICE}RuntimeError: kernel launch failed"),
@@ -323,3 +332,24 @@ def test_a_drafter_whose_template_refuses_drafts_all_the_same(tmp_path: Path, te
     engine = Engine(target, load_model(str(tmp_path / "drafter")), strict=False)
     _, generation = written(engine, "abc", system="zab", algorithm="slem", lookahead=4)
     assert generation.statistics.accepted > 0
+
+
+SAID = {"system": "z", "user": "a", "assistant": "b"}
+
+
+@pytest.mark.parametrize(
+    ("roles", "reads"),
+    [
+        ("system user", "z\n\na"),
+        ("system assistant user", "bz\n\na"),
+        ("user assistant user", "aba"),
+        ("system", "target"),
+        ("system assistant", "target"),
+    ],
+)
+def test_what_the_system_says_goes_into_the_user_s_first_message_if_there_is_one(
+    tmp_path: Path, roles: str, reads: str
+) -> None:
+    tokenizer = ModelTokenizer.load(checkpoint(tmp_path, PAIRS, chat_template=NO_SYSTEM))
+    said = [{"role": role, "content": SAID[role]} for role in roles.split()]
+    assert read_by_drafter(tokenizer, said, None, True, {}, Rendered("target", []))[0].text == reads

@@ -11,7 +11,7 @@ import typer
 from hsd_cli.commands.acquire import ensure_downloaded
 from hsd_cli.commands.interrupts import leaving_at_once
 from hsd_cli.commands.options import Drafting, Models
-from hsd_cli.errors import HsdError, UsageError
+from hsd_cli.errors import HsdError, UsageError, naming_panics
 from hsd_cli.models.locate import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from hsd_cli.models.roles import remember_role
 from hsd_cli.ui.terminal import visible
@@ -95,11 +95,13 @@ class ChosenPair:
                 drafter, failure = self._drafter()
             if drafter is not None:
                 try:
-                    engine = Engine(target, drafter, strict=self.drafting.strict)
-                    remember_role(drafter.name, "drafter")
-                    return engine
+                    with naming_panics():
+                        engine = Engine(target, drafter, strict=self.drafting.strict)
                 except Exception as error:  # of its tokenizer, of a library: there is no telling
                     failure = self._tolerated(error)
+                else:
+                    remember_role(drafter.name, "drafter")
+                    return engine
             return Engine(target, None, strict=self.drafting.strict, drafter_failure=failure)
 
     def load_drafter(self, name: str) -> LoadedModel:
@@ -133,7 +135,8 @@ class ChosenPair:
         if self.drafter is None:
             return None, None
         try:
-            return self.load_drafter(self.drafter), None
+            with naming_panics():
+                return self.load_drafter(self.drafter), None
         except Exception as error:  # of its files, of a library: there is no telling
             return None, self._tolerated(error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hsd_cli.drafting.protocol import Draft, Drafter
+from hsd_cli.errors import naming_panics
 from hsd_cli.runtime.lack_of_memory import naming_lack_of_memory
 
 
@@ -21,7 +22,7 @@ class DispensableDrafter:
 
     def draft(self, text: Sequence[int], lookahead: int) -> Draft:
         try:
-            with naming_lack_of_memory():
+            with naming_lack_of_memory(), naming_panics():
                 return self.drafter.draft(text, lookahead)
         except Exception as error:  # of a library, of the device: there is no telling
             self.lose(error)

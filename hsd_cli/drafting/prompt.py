@@ -17,18 +17,19 @@ def read_by_drafter(
     template_kwargs: Mapping[str, Any],
     by_target: Rendered,
 ) -> tuple[Rendered, TemplateRefusalError | None]:
-    """The drafter's own chat, and why its template does not take the conversation, if so. Then the system message goes
-    into the first of the user's, and where that does not help it is what the target reads."""
+    """The drafter's own chat, and why its template does not take the conversation, if so. Then what the system says
+    goes into the user's first message, and where that does not help it is what the target reads."""
     try:
         return tokenizer.render(prompt, system, chat, None, template_kwargs), None
     except TemplateRefusalError as error:
         refusal = error
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    systems = [message["content"] for message in messages if message["role"] == "system"]
+    instructions = [] if system is None else [system]
+    instructions += [message["content"] for message in messages if message["role"] == "system"]
     others = [message for message in messages if message["role"] != "system"]
-    if others:
-        instructions = [*([] if system is None else [system]), *systems]
-        others[0] = {**others[0], "content": "\n\n".join([*instructions, others[0]["content"]])}
+    first = next((place for place, message in enumerate(others) if message["role"] == "user"), None)
+    if instructions and first is not None:
+        others[first] = {"role": "user", "content": "\n\n".join([*instructions, others[first]["content"]])}
         with suppress(TemplateRefusalError):
             return tokenizer.render(others, None, chat, None, template_kwargs), refusal
     return tokenizer.render(by_target.text), refusal
