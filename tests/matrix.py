@@ -205,7 +205,7 @@ fails where this page says something else.
 - **Pass**: a lean one takes less time, and the texts of a batch share it. It is for weights that are not quantized, and
   for the attention that is chosen by default.
 
-From GGUF files transformers reads some of these kinds only: [Good to know](details.md), under *GGUF files*, says which were tried.
+From GGUF files transformers reads only some of these kinds. [Good to know](details.md) says which were tried.
 
 | Architecture | `model_type` | As target | As drafter | Rollback | Pass | Note |
 |---|---|---|---|---|---|---|
