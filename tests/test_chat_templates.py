@@ -107,3 +107,16 @@ def test_variables_of_a_template_are_for_both_models_and_arguments_are_not_varia
     for name in ("tokenize", "chat_template", "messages", "add_generation_prompt"):
         with pytest.raises(UsageError, match=f"chat_template_kwargs cannot set '{name}'"):
             tokenizer.render("a", None, True, None, {name: True})
+
+
+@pytest.mark.parametrize(("last", "text"), [("user", "b c d"), ("assistant", " b c d")])
+def test_a_reply_that_is_gone_on_with_keeps_the_space_before_its_next_word(
+    tmp_path: Path, last: str, text: str
+) -> None:
+    folder = checkpoint(tmp_path, ["a", "▁b", "▁c", "▁d"], chat_template="{{ messages[-1].content }}")
+    tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
+    tokenizer["decoder"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": False}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (tmp_path / "in.jsonl").write_text(json.dumps({"messages": [{"role": last, "content": "a"}]}))
+    done = hsd("generate", "-q", "-t", folder, "-n", 3, "-i", tmp_path / "in.jsonl")
+    assert json.loads(done.out)["text"] == text

@@ -253,7 +253,7 @@ class ModelTokenizer:
                 **template_kwargs,
             )
         except Exception as error:  # templates are programs of the model's author, with errors of their own
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = str(error).partition("Final message to continue")[0]  # the library goes on with all of the chat
             raise TemplateRefusalError(
                 f"the chat template of {self._name!r} refuses this conversation: {reason}"
             ) from error
