@@ -571,7 +571,8 @@ def test_a_downloaded_model_runs_without_the_hub(letters: str, tmp_path: Path) -
     result = shell_hsd("generate", "--json", "-t", "someone/letters", "-n", "3", "a", **alone)
     assert (result.code, result.err) == (0, "")
     described = json.loads(result.out)
-    assert (described["text"], described["target"]) == ("bcd", {"id": "someone/letters", "revision": revision})
+    assert described["text"] == "bcd"
+    assert (described["target"]["id"], described["target"]["revision"]) == ("someone/letters", revision)
     unknown = shell_hsd("generate", "-t", "someone/else", "a", **alone)
     assert_one_line(unknown, 1, "'someone/else' is not downloaded; run: hsd pull someone/else (or add --pull)")
 
