@@ -22,6 +22,7 @@ from hsd_cli.runtime.dense import DenseDecoder, Reading
 from hsd_cli.runtime.grid import GridReader
 from hsd_cli.runtime.host import WaitingTogether
 from hsd_cli.runtime.loading import load_model
+from tests.breadth import breadth
 from tests.cli import PAIRS
 
 PROMPTS = ["def fib(n):\n", "import os\n", "class Stack:\n    def push(self", "for i in range(", "x = ["]
@@ -77,7 +78,9 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return seen
 
 
-@pytest.mark.parametrize("algorithm", [*(name for name in ALGORITHMS if name != "sd"), "auto"])
+@pytest.mark.parametrize(
+    "algorithm", breadth([*(name for name in ALGORITHMS if name != "sd"), "auto"], quick=["slrs", "auto"])
+)
 def test_a_text_does_not_depend_on_the_company_it_keeps(pair: Engine, algorithm: str) -> None:
     wanted = requests(algorithm)
     assert together(BatchEngine(pair, 3), wanted) == [alone(pair, request) for request in wanted]

@@ -71,7 +71,7 @@ def fresh(pair: tuple[LoadedModel, LoadedModel], settings: SamplingSettings) -> 
     return [ids_of(Engine(*pair).generate(request)) for request in requests("ar", settings)]
 
 
-@pytest.mark.parametrize("algorithm", EVERY_ALGORITHM)
+@pytest.mark.parametrize("algorithm", breadth(EVERY_ALGORITHM, quick=["slem", "union"]))
 def test_texts_are_the_same_as_from_fresh_caches(
     pair: tuple[LoadedModel, LoadedModel], algorithm: str, settings: SamplingSettings, fresh: list[list[int]]
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.breadth import breadth, thorough
 from tests.cli import hsd
 
 pytest.importorskip("gguf", reason="needs hsd-cli[gguf]")
@@ -56,7 +57,7 @@ def greedy(name: str | Path) -> list[int]:
     return written[0, 40:].tolist()  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("name", ["target", "drafter"])
+@pytest.mark.parametrize("name", breadth(["target", "drafter"], quick=["drafter"]))
 def test_a_float32_file_is_the_model_that_it_was_made_of(files: dict[str, Path], name: str) -> None:
     assert torch.equal(logits(files[name]), logits(EMBEDDED_FOLDER / name))
     loaded = load_model(str(files[name]), "cpu", "float32")
@@ -172,6 +173,7 @@ def test_the_frequencies_of_llama_3_are_kept(tmp_path: Path) -> None:
     assert torch.allclose(found * torch.tensor(divisors), plain)
 
 
+@thorough
 def test_quantized_on_the_fly(files: dict[str, Path]) -> None:
     pytest.importorskip("bitsandbytes")
     pytest.importorskip("accelerate")

@@ -326,6 +326,7 @@ def test_only_ids_are_pulled(cache: Path, name: str, tmp_path: Path) -> None:
     assert name in result.err
 
 
+@thorough
 def test_the_token_is_for_the_hub_alone(hub: Hub, surroundings: dict[str, str], model: Repository) -> None:
     said = ""
     for refused in (None, (403, {"X-Error-Code": "GatedRepo"})):

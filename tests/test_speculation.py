@@ -22,6 +22,7 @@ from hsd_cli.bench.speculation import (
     run,
 )
 from hsd_cli.planner.speedup import RelativeCosts, parallel_speed_up, speed_up
+from tests.breadth import thorough
 
 GRID = list(product(COSTS, ACCEPTANCES))
 ROUNDING = 1 - 1e-9
@@ -75,6 +76,7 @@ def test_it_is_never_slower_than_plain_decoding_if_the_target_never_waits(target
     assert all(rate(Setting(c, targets, 0, block), a) >= ROUNDING for c, a in GRID for block in BLOCKS)
 
 
+@thorough
 @pytest.mark.parametrize("targets", TARGETS)
 def test_it_is_never_slower_than_speculation_in_turns_if_the_target_waits_where_that_pays(targets: int) -> None:
     assert all(best_parallel(c, targets, a) >= ROUNDING * best_sequential(c, a) for c, a in GRID)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.breadth import thorough
 from tests.cli import checkpoint, hsd, shell_hsd
 
 ATTACK = "</script><img src=x onerror=alert(1)>"
@@ -37,6 +38,7 @@ def test_results_stay_in_the_folder_that_was_asked_for(
     assert written.is_relative_to(tmp_path / "work" / "out")
 
 
+@thorough
 def test_a_traceback_tells_no_token(tmp_path: Path) -> None:
     model = checkpoint(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"damaged")
