@@ -171,7 +171,7 @@ class Engine:
         """What a user has to know of how the target's tokenizer and the drafter's read and write text."""
         found = list(self._target_tokenizer.notices)
         if self._drafter_tokenizer is not None:
-            with suppress(HsdError):  # which is told when drafts are asked for
+            with suppress(Exception), naming_panics():  # which is told when it is asked for drafts
                 found += self._drafter_tokenizer.notices
         return list(dict.fromkeys(found))
 

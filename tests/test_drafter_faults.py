@@ -269,7 +269,11 @@ PLACES: dict[str, tuple[Callable[[str], None] | None, Fault | None, str]] = {
     "panic in the tokenizer": (whose_tokenizer_panics(b"\0\0\0"), None, NOTICE),
     "panic in encoding": (whose_tokenizer_panics(b"\x08\0\0\0" + b"\xff" * 8 + b"abc"), None, NOTICE),
     "encoding": (that_cannot_encode, None, NOTICE),
-    "rows": (with_more_tokens_than_rows, None, f"{NOTICE}its tokenizer writes id 40, and the model has 40 embeddings"),
+    "rows": (
+        with_more_tokens_than_rows,
+        None,
+        f"{NOTICE}the token 'abc' has the id 40, but the model's embeddings have 40 rows",
+    ),
     "first pass": (None, fails_from(0), f"{NOTICE}RuntimeError: kernel launch failed"),
     "later": (None, fails_from(12), f"{NOTICE}RuntimeError: kernel launch failed"),
 }

@@ -1,28 +1,23 @@
-"""Trains the embedded models: ``python -m hsd_cli.models.train_embedded [--from FOLDER] [--only NAME …]``.
+"""Trains the embedded models: ``python -m hsd_cli.models.train_embedded [--out FOLDER] [--only NAME …] [--quick]``.
 
-The text is the source of the running Python's standard library (PSF-2.0) and of installed packages with permissive
-licences. Four models come out: a deep byte-level *target*, a SentencePiece-style *drafter* that shares no tokenizer
-with it, a *speller* of the same style whose small vocabulary spells most words in several tokens, and a
-*twin* drafter that shares the target's tokenizer. The target learns from the text; the drafters learn from the text
-and from what the target writes (the twin also from the target's logits). ``--from`` goes on from earlier weights, of
-more or fewer layers, and their tokenizers. The same seed, packages, PyTorch and thread count give the same weights.
-It needs a C++ compiler, for torch.compile, and an hour or two on one core.
+The text is the source of the running Python's standard library (PSF-2.0). Four models come out: a byte-level
+*target*, a SentencePiece-style *drafter* that shares no tokenizer with it, a *speller* of the same style whose small
+vocabulary spells most words in several tokens, and a *twin* drafter that shares the target's tokenizer. The target
+learns from the text; the drafters learn from the text and from what the target writes (the twin also from the
+target's logits). The same seed, Python, PyTorch and thread count give the same weights.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import hashlib
 import json
 import platform
-import re
 import sysconfig
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import files, metadata
 from pathlib import Path
 
 import torch
@@ -32,15 +27,9 @@ from tokenizers import models as tokenizer_models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 SEED = 20502
-SEQUENCE = 256  # tokens per training sequence
+SEQUENCE = 512  # tokens per training sequence
 BATCH = 16  # sequences per step
-SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "encodings", "__pycache__", "_unicode_data"}
-PACKAGES = (
-    *("networkx", "pandas", "huggingface_hub", "pydantic", "rich", "fastapi", "fsspec"),
-    *("jinja2", "typer", "click", "starlette", "requests"),
-)
-CONTINUATIONS = 8  # times 128 texts that the target writes
-LONGEST_FILE = 100_000  # bytes; longer files of packages are mostly tables
+SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "encodings", "__pycache__"}
 
 
 @dataclass(frozen=True)
@@ -59,10 +48,10 @@ class Shape:
     own_text: int = 0
 
 
-TARGET = Shape(vocabulary=4096, hidden=192, layers=15, heads=6, feed_forward=512, steps=611)
+TARGET = Shape(vocabulary=4096, hidden=192, layers=12, heads=6, feed_forward=512, steps=700)
 TWIN = Shape(vocabulary=4096, hidden=128, layers=2, heads=4, feed_forward=384, steps=600, own_text=2)
-DRAFTER = Shape(vocabulary=3072, hidden=128, layers=1, heads=4, feed_forward=384, steps=998, own_text=10)
-SPELLER = Shape(vocabulary=512, hidden=128, layers=1, heads=4, feed_forward=384, steps=473, own_text=8)
+DRAFTER = Shape(vocabulary=3072, hidden=128, layers=2, heads=4, feed_forward=384, steps=3000, own_text=3)
+SPELLER = Shape(vocabulary=512, hidden=128, layers=2, heads=4, feed_forward=384, steps=1000, own_text=3)
 FOREIGN = {"drafter": DRAFTER, "speller": SPELLER}
 NAMES = ("target", "twin", *FOREIGN)
 
@@ -83,34 +72,6 @@ def read_corpus() -> tuple[list[str], list[str]]:
         side = held_out if digest[0] % 25 == 0 else training
         side.append(path.read_text(encoding="utf-8", errors="replace"))
     return training, held_out
-
-
-def read_packages() -> tuple[list[str], dict[str, dict[str, str]]]:
-    """The source files of ``PACKAGES``; and of each its version, licence and copyright. All have to be installed."""
-    documents: list[str] = []
-    origins: dict[str, dict[str, str]] = {}
-    for package in PACKAGES:
-        about = metadata(package)
-        licences = [each for each in about.get_all("Classifier", []) if each.startswith("License ::")]
-        origins[package] = {
-            "version": about["Version"],
-            "licence": about["License-Expression"] or about["License"] or licences[0].rpartition(" :: ")[2],
-            "copyright": "; ".join(copyright_lines(package)),
-        }
-        for file in sorted(files(package) or ()):
-            path = Path(str(file.locate()))
-            if file.suffix != ".py" or file.parts[0] != package or SKIPPED_FOLDERS.intersection(file.parts):
-                continue
-            if path.stat().st_size <= LONGEST_FILE:
-                documents.append(path.read_text(encoding="utf-8", errors="replace"))
-    return documents, origins
-
-
-def copyright_lines(package: str) -> list[str]:
-    """Of the package's own licence and notice, not of those of what it contains."""
-    own = [file for file in files(package) or () if file.parent.name in ("licenses", f"{package}.dist-info")]
-    texts = [file.read_text() for file in own if file.name.split(".")[0] in ("LICENSE", "NOTICE")]
-    return [line.strip() for text in texts for line in text.splitlines() if re.match(r"\s*Copyright .*\d{4}", line)]
 
 
 # --- tokenizers ---------------------------------------------------------------------------------------------------
@@ -187,23 +148,6 @@ def new_model(shape: Shape, bos: int, eos: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def reshaped(model: LlamaForCausalLM, layers: int) -> LlamaForCausalLM:
-    """``model`` with ``layers`` layers: fewer are its first ones; added ones repeat a neighbour and add nothing yet."""
-    before = model.config.num_hidden_layers
-    config = LlamaConfig(**model.config.to_dict() | {"num_hidden_layers": layers})
-    other = LlamaForCausalLM(config)
-    other.model.embed_tokens.load_state_dict(model.model.embed_tokens.state_dict())
-    other.model.norm.load_state_dict(model.model.norm.state_dict())
-    sources = [index if layers < before else index * before // layers for index in range(layers)]
-    for index, source in enumerate(sources):
-        layer = other.model.layers[index]
-        layer.load_state_dict(model.model.layers[source].state_dict())
-        if source in sources[:index]:
-            torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
-            torch.nn.init.zeros_(layer.mlp.down_proj.weight)
-    return other
-
-
 def token_id(tokenizer: Tokenizer, token: str) -> int:
     index: int = tokenizer.encode(token, add_special_tokens=False).ids[0]
     return index
@@ -241,15 +185,13 @@ def distillation_loss(teacher: LlamaForCausalLM) -> Loss:
     return loss
 
 
-def train(
-    model: LlamaForCausalLM, stream: torch.Tensor, steps: int, rate: float, loss_of: Loss = next_token_loss
-) -> None:
-    """Muon for the hidden matrices, AdamW for the rest; linear warm-up to ``rate``, then linear decay to zero."""
+def train(model: LlamaForCausalLM, stream: torch.Tensor, steps: int, loss_of: Loss = next_token_loss) -> None:
+    """Muon for the hidden matrices, AdamW for the rest; linear warm-up, then linear decay to zero."""
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(hidden, lr=rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.Muon(hidden, lr=6e-3, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=6e-3, betas=(0.9, 0.95), weight_decay=0.0),
     ]
     warm_up = max(1, steps // 20)
     schedules = [
@@ -257,10 +199,6 @@ def train(
         for o in optimizers
     ]
     model.train()
-    # On a CPU this is twice as fast as the fused attention, whose backward pass in bfloat16 is slow.
-    model.set_attn_implementation("eager")
-    for layer in model.model.layers:
-        layer.compile()
     begun = time.perf_counter()
     for step, ids in enumerate(batches(stream, steps, SEED)):
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -273,12 +211,13 @@ def train(
             optimizer.zero_grad()
         if step % 50 == 0 or step == steps - 1:
             print(f"  step {step} loss {loss.item():.3f} after {time.perf_counter() - begun:.0f} s", flush=True)
+    model.eval()
 
 
 @torch.no_grad()
 def held_out_loss(model: LlamaForCausalLM, stream: torch.Tensor) -> float:
-    """Mean loss in nats per token over at most 64 pieces of 512 tokens of unseen text."""
-    sequences = stream[: len(stream) // 512 * 512].view(-1, 512)[:64]
+    """Mean loss in nats per token over at most 64 sequences of unseen text."""
+    sequences = stream[: len(stream) // SEQUENCE * SEQUENCE].view(-1, SEQUENCE)[:64]
     losses = [next_token_loss(model(input_ids=ids[None]).logits, ids[None]).item() for ids in sequences]
     return sum(losses) / len(losses)
 
@@ -291,20 +230,20 @@ def write_continuations(model: LlamaForCausalLM, stream: torch.Tensor, rounds: i
     """
     generator = torch.Generator().manual_seed(SEED + 1)
     torch.manual_seed(SEED + 2)
-    model = copy.deepcopy(model).to(torch.bfloat16)  # type: ignore[arg-type]
     written = []
     for index in range(rounds):
         starts = torch.randint(len(stream) - 48, (128,), generator=generator)
         prompts = torch.stack([stream[start : start + 48] for start in starts])
         sampling = {"do_sample": True, "top_k": 0} if index % 3 == 2 else {"do_sample": False}
-        # An end of text would stop a row and leave padding behind it: not wanted in training text.
-        ids = model.generate(  # type: ignore[misc]
-            prompts,
-            attention_mask=torch.ones_like(prompts),
-            min_new_tokens=length,
-            max_new_tokens=length,
-            **sampling,
-        )
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            # An end of text would stop a row and leave padding behind it: not wanted in training text.
+            ids = model.generate(  # type: ignore[misc]
+                prompts,
+                attention_mask=torch.ones_like(prompts),
+                min_new_tokens=length,
+                max_new_tokens=length,
+                **sampling,
+            )
         written.append(ids)
         print(f"  {len(written) * 128} continuations", flush=True)
     return torch.cat(written)  # type: ignore[arg-type]
@@ -317,102 +256,80 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path, **special:
     model.generation_config.pad_token_id = model.config.eos_token_id
     model.to(torch.float16).save_pretrained(folder)  # type: ignore[arg-type]
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-    file = folder / "tokenizer.json"  # without line ends less than half as large
-    file.write_text(json.dumps(json.loads(file.read_text()), ensure_ascii=False, separators=(",", ":")))
-
-
-def load(folder: Path) -> LlamaForCausalLM:
-    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model.to(torch.float32)  # type: ignore[arg-type]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "embedded")
-    parser.add_argument("--from", type=Path, dest="earlier", help="go on from the models in this folder")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="the others in FOLDER stay as they are")
     parser.add_argument("--quick", action="store_true", help="a few steps of each, to try the script")
     arguments = parser.parse_args()
     share = 0.01 if arguments.quick else 1.0
     out: Path = arguments.out
-    earlier: Path | None = arguments.earlier
-    rate = 6e-3 if earlier is None else 3e-3
 
     torch.manual_seed(SEED)
-    library, held_out = read_corpus()
-    packages, origins = read_packages()
-    training = library + packages
+    training, held_out = read_corpus()
     record_file = out / "training.json"
     record: dict[str, object] = json.loads(record_file.read_text()) if record_file.is_file() else {}
     record |= {
-        "texts": {
-            "standard library": {
-                "version": f"Python {platform.python_version()}, without its tests",
-                "licence": "PSF-2.0",
-                "copyright": "Copyright (c) 2001 Python Software Foundation",
-            },
-            **origins,
-        },
+        "text": f"standard library of Python {platform.python_version()}, without its tests",
+        "licence": "PSF-2.0",
         "sha256": hashlib.sha256("\0".join(training + held_out).encode()).hexdigest(),
-        "training_characters": {"standard library": sum(map(len, library)), "packages": sum(map(len, packages))},
+        "training_characters": sum(map(len, training)),
         "held_out_characters": sum(map(len, held_out)),
         "seed": SEED,
         "torch": torch.__version__,
         "tokens_per_step": BATCH * SEQUENCE,
     }
-    if earlier is not None:
-        record["begun_from"] = json.loads((earlier / "training.json").read_text())
-
-    def begin(name: str, shape: Shape, bos: int, eos: int) -> LlamaForCausalLM:
-        torch.manual_seed(SEED)  # each begins from here, whichever else is trained
-        return new_model(shape, bos, eos) if earlier is None else reshaped(load(earlier / name), shape.layers)
 
     def finish(
         name: str, shape: Shape, model: LlamaForCausalLM, tokenizer: Tokenizer, unseen: torch.Tensor, **special: str
     ) -> None:
         save(model, tokenizer, out / name, **special)
-        loss = held_out_loss(load(out / name), unseen)
+        parameters = sum(p.numel() for p in model.parameters())
+        loss = held_out_loss(model, unseen)
+        per_byte = loss * len(unseen) / len("".join(held_out).encode())
         record[name] = asdict(shape) | {
-            "parameters": model.num_parameters(),
+            "parameters": parameters,
             "held_out_nats_per_token": round(loss, 4),
-            "held_out_nats_per_byte": round(loss * len(unseen) / len("".join(held_out).encode()), 4),
+            "held_out_nats_per_byte": round(per_byte, 4),
         }
-        record_file.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-        print(f"{name}: {model.num_parameters():,} parameters, held-out {loss:.3f} nats per token", flush=True)
-
-    def tokenizer_of(name: str, learn: Callable[[list[str], int], Tokenizer], size: int) -> Tokenizer:
-        # Learned from the standard library, so that other packages change nothing here.
-        return learn(library, size) if earlier is None else Tokenizer.from_file(str(earlier / name / "tokenizer.json"))
+        record_file.write_text(json.dumps(record, indent=2) + "\n")
+        print(f"{name}: {parameters:,} parameters, held-out {loss:.3f} nats per token", flush=True)
 
     if "target" in arguments.only:
-        tokenizer = tokenizer_of("target", byte_level_tokenizer, TARGET.vocabulary)
+        tokenizer = byte_level_tokenizer(training, TARGET.vocabulary)
     else:
         tokenizer = Tokenizer.from_file(str(out / "target" / "tokenizer.json"))
     special = {"eos_token": "<|endoftext|>", "bos_token": "<|endoftext|>"}
     eos = token_id(tokenizer, "<|endoftext|>")
     stream, unseen = pack(tokenizer, training, eos), pack(tokenizer, held_out, eos)
     if "target" in arguments.only:
-        target = begin("target", TARGET, eos, eos)
-        train(target, stream, int(TARGET.steps * share), rate)
+        target = new_model(TARGET, eos, eos)
+        train(target, stream, int(TARGET.steps * share))
         finish("target", TARGET, target, tokenizer, unseen, **special)
-    target = load(out / "target")
+    target = LlamaForCausalLM.from_pretrained(out / "target", dtype=torch.float32)
 
-    continuations = write_continuations(target, stream, rounds=max(1, int(CONTINUATIONS * share)))
+    continuations = write_continuations(target, stream, rounds=max(1, int(36 * share)))
     written = [tokenizer.decode(ids, skip_special_tokens=True) for ids in continuations.tolist()]
 
     for name in [name for name in FOREIGN if name in arguments.only]:
+        torch.manual_seed(SEED)  # each drafter starts from here, whichever else is trained
         shape = FOREIGN[name]
-        foreign = tokenizer_of(name, sentencepiece_style_tokenizer, shape.vocabulary)
+        foreign = sentencepiece_style_tokenizer(training, shape.vocabulary)
         end = token_id(foreign, "</s>")
         mixture = torch.cat([pack(foreign, training, end), *shape.own_text * [pack(foreign, written, end)]])
-        drafter = begin(name, shape, token_id(foreign, "<s>"), end)
-        train(drafter, mixture, int(shape.steps * share), rate)
+        drafter = new_model(shape, token_id(foreign, "<s>"), end)
+        train(drafter, mixture, int(shape.steps * share))
         special_tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
         finish(name, shape, drafter, foreign, pack(foreign, held_out, end), **special_tokens)
 
     if "twin" in arguments.only:
+        torch.manual_seed(SEED)
+        twin = new_model(TWIN, eos, eos)
         mixture = torch.cat([stream, *TWIN.own_text * [continuations.flatten()]])
-        twin = begin("twin", TWIN, eos, eos)
-        train(twin, mixture, int(TWIN.steps * share), rate, distillation_loss(target))
+        train(twin, mixture, int(TWIN.steps * share), distillation_loss(target))
         finish("twin", TWIN, twin, tokenizer, unseen, **special)
 
 
