@@ -12,7 +12,7 @@ from hsd_cli.engine import Engine, Generation, Request
 from hsd_cli.models.locate import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from hsd_cli.runtime.loading import load_model
 
-PROMPT = 'def read_lines(path):\n    """Return the lines of the file at *path*.'
+PROMPT = 'def parse_date(text):\n    """Return the date in *text*.'
 # Greedy, so that the text is the same, drafted or not. Without a penalty such small models soon repeat themselves, and
 # copying would be all that pays. Text in another vocabulary is what is shown here, so that no copies are drafted.
 SAMPLING = SamplingSettings(repetition_penalty=1.1)
