@@ -14,7 +14,7 @@ from hsd_cli.runtime import loading, packing
 from hsd_cli.runtime.dense import dense_decoder
 from hsd_cli.runtime.loading import load_model
 from hsd_cli.runtime.model import CachedModel
-from hsd_cli.runtime.packing import Layout, PackedLinear, PackedPart, Timed, pack, unpacked
+from hsd_cli.runtime.packing import Layout, PackedLinear, PackedPart, Timed, pack
 from tests.architectures import CONFIGS, RECURRENT, random_model
 from tests.cli import hsd
 
@@ -83,25 +83,6 @@ def test_maps_lie_in_columns_where_that_is_fastest(monkeypatch: pytest.MonkeyPat
     assert all(part.weight.stride() == (1, part.out_features) for part in maps)
 
 
-@pytest.mark.parametrize("layout", get_args(Layout))
-@torch.inference_mode()
-def test_unpacked_it_is_the_librarys_own_model_again(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = random_model(CONFIGS["qwen2"])
-    weights = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    expected = model(input_ids=TEXT[None]).logits
-    everything_is(layout, monkeypatch)
-    assert dense_decoder(model) is not None
-    twin = unpacked(model)
-    found = dict(twin.named_parameters())
-    assert all(torch.equal(found[name], weight) for name, weight in weights.items())
-    assert torch.equal(twin(input_ids=TEXT[None]).logits, expected)
-    shared = {parameter.data_ptr() for parameter in model.parameters() if parameter.layout == torch.strided}
-    # In rows all weights are shared; else those that are no linear maps': embeddings and norms.
-    assert shared & {parameter.data_ptr() for parameter in found.values()}
-    if layout == "rows":
-        assert {parameter.data_ptr() for parameter in found.values()} <= shared
-
-
 def test_a_shared_head_is_packed_and_the_embeddings_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     everything_is("packed", monkeypatch)
     config = copy.deepcopy(CONFIGS["qwen2"])
@@ -111,7 +92,6 @@ def test_a_shared_head_is_packed_and_the_embeddings_are_not(monkeypatch: pytest.
     pack(model)
     assert torch.equal(model.get_input_embeddings().weight, before)
     assert type(model.get_output_embeddings()) is PackedLinear
-    assert unpacked(model).get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TypeVar
 
+from hsd_cli.bench.borrowed import Borrowed
 from hsd_cli.bench.contenders import Contender, Job, ours, share_tokens, theirs
 from hsd_cli.bench.counted import CountedEngine
 from hsd_cli.bench.machine import describe_machine, process_memory
@@ -18,9 +19,6 @@ from hsd_cli.drafting.registry import ALGORITHMS
 from hsd_cli.engine import LONGEST_DRAFT, Engine, Request
 from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.runtime.context import context_size_of
-from hsd_cli.runtime.loading import LoadedModel
-from hsd_cli.runtime.packing import unpacked
-from hsd_cli.runtime.placement import is_whole
 from hsd_cli.ui.bench_report import BenchReport, Comparison, Costs, Sample
 from hsd_cli.vocab.tokenizer import ModelTokenizer
 
@@ -106,6 +104,7 @@ class Bench:
             on_step(f"{where}: warming up {name}", self._measured)
             run(Job(task.prompts[0], min(WARM_UP, plan.tokens)))
         target, drafter = self._timers(task)
+        weights = self._weights  # now: where an interrupt finds them lent, they count for nothing
 
         def time_passes() -> None:
             """Between the texts, so that both are timed while the machine is equally busy."""
@@ -129,7 +128,7 @@ class Bench:
         finally:  # an interrupted round is no comparison, the others are
             if rounds:
                 costs = Costs(target.medians, None if drafter is None else drafter.medians[0])
-                found = results(rounds, costs, self._weights)
+                found = results(rounds, costs, weights)
                 self._comparisons.append(Comparison(task.name, temperature, len(task.prompts), costs, found))
 
     @property
@@ -158,18 +157,15 @@ class Bench:
         if not self._peers:
             return contenders
         self._note(PEERS)
-        target = self._library_target
-        contenders[THEIRS] = theirs(target, None, temperature, lookahead)
+        target = Borrowed(engine.target)
+        contenders[THEIRS] = _with_weights([target], theirs(target.model, None, temperature, lookahead))
         if engine.drafter is not None:
-            drafter = _as_the_library_has_it(engine.drafter)  # each time: assisted sampling changes it for good
-            contenders[ASSISTED] = theirs(target, drafter, temperature, lookahead)
-            if temperature and not share_tokens(engine.target, drafter):
+            drafter = Borrowed(engine.drafter)  # each time: assisted sampling changes it for good
+            assisted = theirs(target.model, drafter.model, temperature, lookahead)
+            contenders[ASSISTED] = _with_weights([target, drafter], assisted)
+            if temperature and not share_tokens(engine.target, engine.drafter):
                 self._note(OTHER_LAW)
         return contenders
-
-    @cached_property
-    def _library_target(self) -> LoadedModel:
-        return _as_the_library_has_it(self._engine.target)
 
     def _note(self, words: str) -> None:
         if words not in self._notes:
@@ -217,8 +213,13 @@ def rotated(contenders: Mapping[Name, T], by: int) -> dict[Name, T]:
     return dict(items[by:] + items[:by])
 
 
-def _as_the_library_has_it(loaded: LoadedModel) -> LoadedModel:
-    """A model of its own that shares the weights, but for those that are laid out for our passes alone."""
-    if not is_whole(loaded.model):  # the library's pass is ours there
-        return loaded
-    return replace(loaded, model=unpacked(loaded.model))
+def _with_weights(models: Sequence[Borrowed], run: Contender) -> Contender:
+    """``run``, which has the weights of ``models`` for as long as it writes."""
+
+    def borrowing(job: Job) -> Sample:
+        with ExitStack() as borrowed:
+            for model in models:
+                borrowed.enter_context(model.in_rows())
+            return run(job)
+
+    return borrowing

@@ -10,12 +10,11 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from functools import cache, partial
 from itertools import product, takewhile
 from math import inf
 from time import get_clock_info, perf_counter, thread_time
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +23,6 @@ from transformers import PreTrainedModel
 
 Layout = Literal["rows", "columns", "packed"]
 Map = Callable[[torch.Tensor], torch.Tensor]
-Model = TypeVar("Model", bound=nn.Module)
 SMALL = 1 << 14  # weights: of so few any layout will do
 LARGE = 1 << 20  # weights: from here on columns are never fastest, and the shape makes little difference
 LARGE_SHAPE = (1024, 2048)
@@ -76,30 +74,6 @@ def pack(model: nn.Module) -> None:
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear and type(child.weight) is nn.Parameter:
                 lay_out(module, name, may_pack=name not in touched)
-
-
-def unpacked(model: Model) -> Model:
-    """``model`` with all linear maps in rows, as the library loads them. What lies so already is shared, not copied."""
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    twin = deepcopy(model, shared)
-    for module in list(twin.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, PackedPart):
-                setattr(module, name, _in_rows(child.whole, child.first, child.out_features))
-            elif isinstance(child, PackedLinear) or (type(child) is nn.Linear and not child.weight.is_contiguous()):
-                setattr(module, name, _in_rows(child, 0, child.out_features))
-    if isinstance(twin, PreTrainedModel):
-        twin.tie_weights()  # a head of the embeddings' weights got a copy of them
-    return twin
-
-
-def _in_rows(linear: Any, first: int, count: int) -> nn.Linear:
-    made = nn.Linear(linear.in_features, count, bias=linear.bias is not None, device="meta")
-    weight = linear.weight.detach().to_dense()[first : first + count].contiguous()
-    made.weight = nn.Parameter(weight, requires_grad=False)
-    if linear.bias is not None:
-        made.bias = nn.Parameter(linear.bias.detach()[first : first + count], requires_grad=False)
-    return made
 
 
 def lay_out(module: nn.Module, name: str, may_pack: bool = True) -> None:
