@@ -254,3 +254,29 @@ def test_files_have_their_whole_texts_or_none(letters: str, tmp_path: Path, numb
     written = sorted(path.name for path in out.iterdir())
     assert written == [f"{place:04}" for place in range(len(written))]
     assert {path.read_text() for path in out.iterdir()} == {"bcdefghi"}
+
+
+# A benchmark
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, None], ids=["SIGHUP", "closed"])
+def test_a_closed_terminal_does_not_cost_what_was_measured(
+    letters: str, tmp_path: Path, number: signal.Signals | None
+) -> None:
+    (tmp_path / "in").write_text("a\nb\n")
+    json_file, page = tmp_path / "out.json", tmp_path / "out.html"
+    options = ["-t", letters, "--prompts", tmp_path / "in", "-n", 8, "--repeats", 100_000, "--algorithms", "ar"]
+    with ForkedTerminal("bench", *options, "--json", json_file, "--html", page) as terminal:
+        terminal.wait_for(b"of 100000, prompt 2")  # the first one was measured
+        if number is None:
+            terminal.hang_up()
+        else:
+            terminal.process.send_signal(number)
+        assert terminal.wait() == CODES[number or signal.SIGHUP]
+        assert number is None or terminal.is_sane()
+        assert b"Traceback" not in terminal.sent
+    report = json.loads(json_file.read_text())
+    (comparison,) = report["comparisons"]
+    assert report["complete"] is False
+    assert comparison["results"][0]["samples"]
+    assert page.read_text().endswith("</html>")

@@ -123,8 +123,7 @@ def bench(
     models' weights per second. *efficiency* is the time that decoding would take with zero overhead over the time it
     took, where zero overhead is the sum over iterations of the measured cost of one target pass over 1 + drafted
     tokens and, for each step of the drafter, the measured cost of one step: medians of bare forward passes, timed
-    between the texts. All of it takes minutes; `--take 1` is a first look, and Ctrl-C keeps what
-    there is.
+    between the texts. All of it takes minutes; `--take 1` is a first look, and Ctrl-C keeps what there is.
 
     Exit codes: 0 measured, 1 failure, 2 usage, 130 interrupted, 143 told to end; what was measured until then is shown
     and written.
