@@ -1,4 +1,4 @@
-"""Forward passes over 1 to 16 tokens, ours beside the library's own: ``python benchmarks/passes.py MODEL``.
+"""Forward passes over 1 to 16 tokens, ours beside the library's own: ``python -m benchmarks.passes MODEL``.
 
 A table for people on standard error, everything as JSON on standard output. Both read the same text behind the same
 cache, in turns, in one process. Figures are medians of the ratios ``ours / the library's``.

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "hsd_cli"
+ROOT = Path(__file__).parent.parent
+PACKAGE, BENCHMARKS = ROOT / "hsd_cli", ROOT / "benchmarks"
 # From top to bottom.
 LAYERS = [
     ["app", "__main__"],
@@ -29,7 +30,7 @@ LAYERS = [
 DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 
 
-def imported_layers(source: Path) -> set[str]:
+def imported_modules(source: Path) -> set[str]:
     modules: set[str] = set()
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
@@ -39,8 +40,12 @@ def imported_layers(source: Path) -> set[str]:
             modules |= names if node.module == "hsd_cli" else {str(node.module)}
         elif isinstance(node, ast.Import):
             modules.update(alias.name for alias in node.names)
-    parts = [module.split(".") for module in modules if module.startswith("hsd_cli")]
-    return {part[1] if len(part) > 1 else "__init__" for part in parts}
+    return modules
+
+
+def imported_layers(source: Path) -> set[str]:
+    parts = [module.split(".") for module in imported_modules(source)]
+    return {part[1] if len(part) > 1 else "__init__" for part in parts if part[0] == "hsd_cli"}
 
 
 @pytest.mark.parametrize("source", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -48,3 +53,14 @@ def test_imports_point_downwards(source: Path) -> None:
     layer = source.relative_to(PACKAGE).parts[0].removesuffix(".py")
     upwards = {name for name in imported_layers(source) if DEPTH[name] < DEPTH[layer]}
     assert not upwards, f"{layer} must not know {upwards}"
+
+
+@pytest.mark.parametrize("source", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_package_does_without_what_is_not_installed_with_it(source: Path) -> None:
+    assert {"benchmarks", "tests"}.isdisjoint(module.split(".")[0] for module in imported_modules(source))
+
+
+@pytest.mark.parametrize("source", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.name)
+def test_benchmarks_import_what_the_bench_layer_may(source: Path) -> None:
+    above = {name for name in imported_layers(source) if DEPTH[name] < DEPTH["bench"]}
+    assert not above, f"benchmarks must not know {above}"

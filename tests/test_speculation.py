@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hsd_cli.bench.speculation import (
+from benchmarks.speculation import (
     ACCEPTANCES,
     BLOCKS,
     COSTS,
@@ -106,4 +106,4 @@ def test_colours_go_from_white_to_dark() -> None:
 
 def test_the_plot_in_the_docs_is_the_one_that_is_drawn() -> None:
     docs = Path(__file__).parent.parent / "docs" / "parallel.svg"
-    assert docs.read_text(encoding="utf-8") == draw(), "run: python -m hsd_cli.bench.speculation docs/parallel.svg"
+    assert docs.read_text(encoding="utf-8") == draw(), "run: python -m benchmarks.speculation docs/parallel.svg"

@@ -1,6 +1,6 @@
 """What starting takes, in processes of their own that take turns.
 
-``python -m hsd_cli.bench.startup [TOKENIZER_A TOKENIZER_B]``: `hsd --help`; the first token of `hsd generate` with the
+``python -m benchmarks.startup [TOKENIZER_A TOKENIZER_B]``: `hsd --help`; the first token of `hsd generate` with the
 embedded pair, beside importing torch and transformers and loading the two models; with two tokenizers `hsd vocab-diff`.
 """
 

@@ -1,6 +1,6 @@
 """What drafting on during verification can bring: a simulation over acceptance, the drafter's cost and target devices.
 
-``python -m hsd_cli.bench.speculation FILE.svg`` draws it in seconds. The model is that of arXiv 2405.14105: a target
+``python -m benchmarks.speculation FILE.svg`` draws it in seconds. The model is that of arXiv 2405.14105: a target
 pass takes 1, over however many tokens; a drafter step takes ``cost``; every drafted token is accepted with the same
 probability, whatever became of others; the drafter has a device of its own, and so has every copy of the target;
 handing over costs nothing, and a refusal ends at once whatever was in the making behind it.

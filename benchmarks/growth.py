@@ -1,6 +1,6 @@
 """How the time of a pass grows with the text, beside attention's own growth: seconds per token at 512 and 8192.
 
-``python -m hsd_cli.bench.growth``: attention's own is the bare product over keys and values of the model's shape, in
+``python -m benchmarks.growth``: attention's own is the bare product over keys and values of the model's shape, in
 memory of its own for each layer, as in a cache. Measurements take turns.
 """
 

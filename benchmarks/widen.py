@@ -1,6 +1,6 @@
 """A trained model in a wider and deeper one that says the same: real acceptance at the cost of a larger model.
 
-``python -m hsd_cli.bench.widen embedded:target FOLDER --hidden 896 --intermediate 4864 --layers 24``: the added
+``python -m benchmarks.widen embedded:target FOLDER --hidden 896 --intermediate 4864 --layers 24``: the added
 channels are always zero, the added heads are not listened to, the added layers add nothing. For Llama models.
 """
 

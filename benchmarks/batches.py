@@ -1,6 +1,6 @@
 """What writing several texts at a time brings: tokens per second by the size of the batch.
 
-``python -m hsd_cli.bench.batches`` prints the figures as JSON: medians and ranges, and ratios to one text at a time of
+``python -m benchmarks.batches`` prints the figures as JSON: medians and ranges, and ratios to one text at a time of
 the same repeat. Every seat is taken all the time: there are as many texts as seats, all of the same length. Sizes and
 algorithms take turns, another one comes first each time. ``--peers`` has the library's own ``generate`` write the same
 batches (without drafts: it drafts for one text alone).

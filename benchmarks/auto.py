@@ -1,4 +1,4 @@
-"""`auto` against all that it may choose from: ``python -m hsd_cli.bench.auto [--tokens N] [--repeats N] [--cases …]``.
+"""`auto` against all that it may choose from: ``python -m benchmarks.auto [--tokens N] [--repeats N] [--cases …]``.
 
 For pairs that suit drafting and pairs that do not, greedy and sampled: plain decoding, each fixed algorithm at each
 lookahead, and `auto`, in one process and interleaved. Each repeat has a prompt of its own. `auto` should be close to

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from hsd_cli.bench.widen import widened
+from benchmarks.widen import widened
 from tests.architectures import CONFIGS, random_model
 
 

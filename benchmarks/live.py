@@ -1,6 +1,6 @@
 """What the live display costs: the same text written with it and streamed plainly, to a terminal that is read.
 
-``python -m hsd_cli.bench.live``: repeats alternate, as does which of the two comes first, and the ratio of each pair is
+``python -m benchmarks.live``: repeats alternate, as does which of the two comes first, and the ratio of each pair is
 what counts.
 """
 

@@ -1,6 +1,6 @@
 """Whether drafting on while the target checks pays on this machine: the same texts in turns and in parallel.
 
-``python -m hsd_cli.bench.parallel`` prints the figures as JSON: tokens per second after the first ones, and ratios of
+``python -m benchmarks.parallel`` prints the figures as JSON: tokens per second after the first ones, and ratios of
 the same repeat, medians and ranges. Where two models on a CPU share the threads, the target in turns is also timed with
 as few as it has in parallel: that tells what parallelism gains from what sharing loses. Contenders take turns, another
 one comes first each time.
