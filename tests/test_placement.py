@@ -21,7 +21,7 @@ from hsd_cli.errors import HsdError, UsageError
 from hsd_cli.runtime import packing
 from hsd_cli.runtime.loading import LoadedModel, load_model
 from hsd_cli.runtime.model import CachedModel
-from hsd_cli.runtime.packing import PackedLinear
+from hsd_cli.runtime.packing import PackedLinear, Timed
 from hsd_cli.runtime.placement import devices_of, input_device, is_whole, shared_out
 from tests.architectures import CONFIGS, RECURRENT, random_model
 from tests.cli import hsd
@@ -58,7 +58,7 @@ def test_the_parts_are_where_they_were_put(in_parts: LoadedModel) -> None:
 
 
 def test_no_weights_are_laid_out_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "LARGE", 1)
+    monkeypatch.setattr(packing, "_timed", lambda dtype, shape: Timed("packed", 1.0, 1.0))
     layers = {"model.layers.0": "cpu", "model.layers.1": "disk"}
     for device_map, expected in ((None, True), (ENDS | layers, False)):
         model = load_model("embedded:twin", device_map=device_map).model
