@@ -256,9 +256,9 @@ def test_a_reply_that_is_begun_is_gone_on_with(
     ("role", "flag", "message"),
     [
         ("assistant", {"continue_final_message": False},
-         "the last message is the assistant's, and is gone on with; leave continue_final_message out or give true"),
+         "the last message is the assistant's, and is continued; leave continue_final_message out or give true"),
         ("assistant", {"add_generation_prompt": True},
-         "the last message is the assistant's, and is gone on with; leave add_generation_prompt out or give false"),
+         "the last message is the assistant's, and is continued; leave add_generation_prompt out or give false"),
         ("user", {"continue_final_message": True},
          "the last message is to be answered; leave continue_final_message out or give false"),
         ("user", {"add_generation_prompt": False},

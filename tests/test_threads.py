@@ -109,6 +109,16 @@ def test_no_pass_takes_more_threads_than_its_caller_has() -> None:
     torch.set_num_threads(2)
 
 
+def test_a_caller_with_fewer_threads_does_not_judge_what_was_never_compared() -> None:
+    machine = Machine(one=0.1, two=0.8, busy=True)
+    threads = machine.threads(SMALL)
+    machine.passes(threads, 1, tokens=1)  # one thread is to be tried next
+    torch.set_num_threads(1)
+    assert machine.passes(threads, 1, tokens=200) == [1]
+    torch.set_num_threads(2)
+    assert threads.count == 2
+
+
 def test_passes_over_other_numbers_of_tokens_are_not_compared() -> None:
     machine = Machine(one=0.1, two=0.8, busy=True)
     threads = machine.threads(SMALL)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from statistics import median
 from time import perf_counter
+from typing import NamedTuple
 
 from hsd_cli.decoding.settings import SamplingSettings
 from hsd_cli.engine import Engine, Generation, Request
@@ -29,10 +30,11 @@ def main() -> None:
         print(commit.text, end="", flush=True)
     print(f"\n\n{drafts(generation)}", flush=True)
     plain, drafted = zip(*turns(engine), strict=True)
-    times = median(ours / theirs for theirs, ours in zip(plain, drafted, strict=True))
+    times = median(ours.speed / theirs.speed for theirs, ours in zip(plain, drafted, strict=True))
+    same = "the same text" if len({each.tokens for each in (*plain, *drafted)}) == 1 else "not the same text"
     print(
-        f"hsd: {times:.1f} times plain decoding: {median(drafted):.0f} tokens/s against {median(plain):.0f}, "
-        f"the same text, medians of {REPEATS} turns"
+        f"hsd: {times:.1f} times plain decoding: {median(each.speed for each in drafted):.0f} tokens/s against "
+        f"{median(each.speed for each in plain):.0f}, {same}, medians of {REPEATS} turns"
     )
 
 
@@ -45,22 +47,29 @@ def drafts(generation: Generation) -> str:
     )
 
 
-def turns(engine: Engine) -> Iterator[tuple[float, float]]:
-    """Tokens per second without and with drafts; the other one comes first each time."""
+class Written(NamedTuple):
+    """A text, and how many tokens per second there were after the first ones."""
+
+    tokens: tuple[int, ...]
+    speed: float
+
+
+def turns(engine: Engine) -> Iterator[tuple[Written, Written]]:
+    """Without and with drafts; the other one comes first each time."""
     for turn in range(REPEATS):
         order = (PLAIN, DRAFTED) if turn % 2 else (DRAFTED, PLAIN)
-        speeds = {request.algorithm: speed(engine, request) for request in order}
-        yield speeds[PLAIN.algorithm], speeds[DRAFTED.algorithm]
+        texts = {request.algorithm: write(engine, request) for request in order}
+        yield texts[PLAIN.algorithm], texts[DRAFTED.algorithm]
 
 
-def speed(engine: Engine, request: Request) -> float:
-    """Tokens per second after the first ones."""
+def write(engine: Engine, request: Request) -> Written:
     engine.forget()  # each reads the prompt
     commits = iter(engine.generate(request).commits)
-    next(commits)
+    first = next(commits).pieces
     begun = perf_counter()
-    written = sum(len(commit.pieces) for commit in commits)
-    return written / (perf_counter() - begun)
+    others = [piece for commit in commits for piece in commit.pieces]
+    seconds = perf_counter() - begun
+    return Written(tuple(piece.token for piece in (*first, *others)), len(others) / seconds)
 
 
 if __name__ == "__main__":

@@ -109,8 +109,8 @@ class Models(Pair):
         Dtype,
         _models(
             envvar="HSD_DTYPE",
-            help="Number format of the weights. auto: half precision on a GPU, float32 on a CPU, where a drafter has "
-            "what is fastest for one token.",
+            help="Number format of the weights. auto: half precision on a GPU; on a CPU float32, and for a large "
+            "drafter the fastest for one token.",
         ),
     ] = "auto"
     draft_device: Annotated[
@@ -132,7 +132,7 @@ class Models(Pair):
         _models(
             min=1,
             envvar="HSD_THREADS",
-            help="Of the CPU. Default: as many as are quickest right now, for each model.",
+            help="CPU threads of each model's passes. Default: as many as are quickest right now.",
             show_default=False,
         ),
     ] = None

@@ -70,7 +70,7 @@ def serve(
     `logprobs` and `top_logprobs` (the target's own, before temperature and truncation; 262144 of a request), `n`
     choices, several prompts of a completion (up to 128 texts in all, each with a place in the queue). More than that
     are `top_k`, `min_p` and `repetition_penalty`, and `chat_template_kwargs` for both models' templates. A last message
-    of the assistant is gone on with. Seeds have up to 64 bits; -1 is none. Under `hsd`, streams tell which pieces of
+    of the assistant is continued. Seeds have up to 64 bits; -1 is none. Under `hsd`, streams tell which pieces of
     text were drafted, and `usage` what was drafted and accepted. What would change the text and is not there, such as
     `tools` or `logit_bias`, is refused. With a seed that `--seed` takes and a temperature the text is that of
     `hsd generate`; further choices have seeds made of it. A folder or file is called by its own name.

@@ -286,7 +286,7 @@ def _eos_ids(model: PreTrainedModel) -> tuple[int, ...]:
         ids = getattr(model.config.get_text_config(decoder=True), "eos_token_id", None)
     ids = () if ids is None else (ids,) if isinstance(ids, int) else tuple(ids)
     if not all(isinstance(index, int) for index in ids):
-        raise HsdError(f"{model.name_or_path!r} has {list(ids)} for eos_token_id, which are no ids; mend it")
+        raise HsdError(f"{model.name_or_path!r} has {list(ids)} for eos_token_id, which are not ids; correct it")
     return ids
 
 
@@ -295,7 +295,7 @@ def _stop_strings(model: PreTrainedModel) -> tuple[str, ...]:
     stops = getattr(model.generation_config, "stop_strings", None) or ()
     stops = (stops,) if isinstance(stops, str) else tuple(stops)
     if not all(isinstance(stop, str) for stop in stops):
-        raise HsdError(f"{model.name_or_path!r} has {list(stops)} for stop_strings, which are no strings; mend it")
+        raise HsdError(f"{model.name_or_path!r} has {list(stops)} for stop_strings, which are not strings; correct it")
     return tuple(filter(None, stops))
 
 

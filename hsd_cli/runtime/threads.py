@@ -70,7 +70,7 @@ class Threads:
 
     def _observe(self, count: int, magnitude: int, wall: float, processor: float) -> None:
         self._spent += wall
-        if count == self._trial:
+        if count == self._trial and (self.count, magnitude) in self._seconds:
             self._judge(count, wall, self._seconds[self.count, magnitude])
             return
         usual = self._seconds.setdefault((count, magnitude), wall)
@@ -94,6 +94,9 @@ class Threads:
 
 
 def _idle_cores() -> int:
-    """Roughly: over the last minute, where the system tells."""
+    """Roughly: over the last minute. All of them where the system does not tell."""
     cores = os.cpu_count() or 1
-    return round(cores - os.getloadavg()[0]) if hasattr(os, "getloadavg") else cores
+    try:
+        return round(cores - os.getloadavg()[0])
+    except (AttributeError, OSError):
+        return cores

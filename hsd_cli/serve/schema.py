@@ -221,7 +221,7 @@ class ChatRequest(Asked):
     messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     chat_template_kwargs: dict[str, Any] = {}
-    # What a last message decides by itself: a reply that is begun is gone on with, and any other is answered.
+    # What a last message decides by itself: a reply that is begun is continued, and any other is answered.
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     logprobs: bool = False
@@ -238,7 +238,7 @@ class ChatRequest(Asked):
         continues = continues_reply(self.prompts[0])
         for name, right in (("continue_final_message", continues), ("add_generation_prompt", not continues)):
             if getattr(self, name) not in (None, right):
-                last = "the assistant's, and is gone on with" if continues else "to be answered"
+                last = "the assistant's, and is continued" if continues else "to be answered"
                 raise PydanticCustomError(
                     "unsupported",
                     "the last message is {last}; leave {name} out or give {right}",
